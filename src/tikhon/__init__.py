@@ -1,0 +1,1 @@
+"""tikhon: regularisation for PyTorch."""
