@@ -1,0 +1,97 @@
+"""Export: the trained model as plain torch, its outputs compared before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from tikhon.core.batches import first_tensor, map_tensors
+from tikhon.core.errors import TikhonError
+from tikhon.core.parameters import copy_into, every_parameter
+from tikhon.core.plan import Plan
+from tikhon.core.run import Run
+
+EXAMPLE_ROWS = 8
+
+
+def example_of(inputs: Any) -> Any:
+    """A few rows of a batch, to compare outputs with."""
+    rows = len(first_tensor(inputs))
+
+    def few(values: Tensor) -> Tensor:
+        return values[:EXAMPLE_ROWS].detach().clone() if values.ndim and len(values) == rows else values
+
+    return map_tensors(few, inputs)
+
+
+def export(run: Run, plan: Plan, example: Any, deployed: Callable[[], AbstractContextManager[nn.Module]]) -> nn.Module:
+    """Average, merge or fold, project, prune; then take off the taps and compare outputs."""
+    model = run.model
+    expected = None
+    with deployed(), _evaluating(model):
+        if example is not None:
+            expected = run.output(model, example)
+        averaged = {one.name: one.leaf.detach().clone() for one in every_parameter(model)}
+    leaves = every_parameter(model)
+    copy_into([one.leaf for one in leaves], [averaged[one.name] for one in leaves])
+    for entry in plan.of("export"):
+        model = entry.method.export(model)
+    run.taps.remove()
+    _refuse_traces(model)
+    if expected is not None:
+        with _evaluating(model):
+            _refuse_different(run.output(model, example), expected)
+    return model
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _refuse_different(found: Tensor, expected: Tensor) -> None:
+    tolerance = 1e-9 if expected.dtype == torch.float64 else 1e-4 if expected.dtype == torch.float32 else 5e-2
+    scale = float(expected.abs().max().clamp_min(1.0))
+    difference = float((found - expected).abs().max())
+    if not difference <= tolerance * scale:
+        raise TikhonError(
+            f"The exported model's outputs differ from the trained one's by {difference:.3g}; expected at most "
+            f"{tolerance * scale:.3g}. The model was changed after training, or a method's export is wrong: report it."
+        )
+
+
+def _refuse_traces(model: nn.Module) -> None:
+    """A finished model has nothing of tikhon in it."""
+    for name, module in model.named_modules():
+        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        ours = [hook for hook in hooks if getattr(hook, "__module__", "").startswith("tikhon.")]
+        if type(module).__module__.startswith("tikhon.") or ours:
+            raise TikhonError(f"A method left something in {name or 'the model'}: its export is wrong, report it.")
+
+
+def merge_parametrization(model: nn.Module, kind: type[nn.Module]) -> None:
+    """Write the effective weight into every weight that a parametrization of this kind makes."""
+    for module in list(model.modules()):
+        for name, chain in list(getattr(module, "parametrizations", {}).items()):
+            if any(isinstance(one, kind) for one in chain):
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` where the module called `name` is, in the same training mode."""
+    parent, _, child = name.rpartition(".")
+    owner = model.get_submodule(parent)
+    module.train(getattr(owner, child).training)
+    setattr(owner, child, module)

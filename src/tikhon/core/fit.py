@@ -1,0 +1,115 @@
+"""A small training loop, for the command line, the studies and people in a hurry. It is not a trainer to grow."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tikhon.core.errors import TikhonError
+from tikhon.core.recipe import Recipe
+from tikhon.core.step import seed_for
+
+Batch = tuple[Tensor, Tensor]
+Metric = Callable[[nn.Module], float]
+
+
+@dataclass
+class History:
+    """What was seen while training, by epoch."""
+
+    train_loss: list[float] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    best_epoch: int | None = None
+
+
+def batches(
+    inputs: Tensor, target: Tensor, batch_size: int, seed: int, epoch: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(index, inputs, target) in an order that depends on seed and epoch alone; the last batch may be smaller."""
+    generator = torch.Generator().manual_seed(seed_for("order", seed, epoch))
+    for index in torch.randperm(len(target), generator=generator).split(batch_size):
+        yield index, inputs[index], target[index]
+
+
+def fit(
+    model: nn.Module,
+    recipe: Recipe,
+    data: Batch,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+    metrics: dict[str, Metric] | None = None,
+    keep_best: str | None = None,
+    seed: int = 0,
+    on_epoch: Callable[[int, History], None] | None = None,
+) -> tuple[nn.Module, History]:
+    """Train a model with a recipe and return the finished, exported model with what was seen on the way.
+
+    data: inputs (N, ...) and target (N, ...); optimizer: parameters -> optimizer, SGD with learning rate 0.1 and
+    momentum 0.9 by default; metrics: functions of the deployed model, called after every epoch in eval mode;
+    keep_best: the metric whose best epoch's weights are returned (early stopping that restores); seed: of the order of
+    batches and of torch's global generator for dropout-like modules, which is put back at the end.
+    """
+    inputs, target = data
+    if len(inputs) != len(target):
+        raise TikhonError(f"{len(inputs)} inputs do not fit {len(target)} targets.")
+    if not len(target):
+        raise TikhonError("The training set is empty.")
+    if epochs < 1 or batch_size < 1:
+        raise TikhonError(f"epochs and batch_size must be positive, not {epochs} and {batch_size}.")
+    if keep_best is not None and keep_best not in (metrics or {}):
+        raise TikhonError(f"keep_best={keep_best!r} names no metric; there are {', '.join(metrics or {}) or 'none'}.")
+    prepared = recipe.prepare(model, samples=len(target))
+    make = optimizer or (lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
+    chosen = make(prepared.parameters())
+    steps = epochs * -(-len(target) // batch_size)
+    recipe.attach(chosen, steps=steps, epochs=epochs)
+    history, best = History(metrics={name: [] for name in metrics or {}}), None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for("modules", seed))  # what nn.Dropout draws from
+        for epoch in range(epochs):
+            history.train_loss.append(
+                _epoch(prepared, recipe, chosen, batches(inputs, target, batch_size, seed, epoch))
+            )
+            recipe.end_epoch()
+            _measure(prepared, recipe, metrics or {}, history)
+            if keep_best is not None and _is_best(history.metrics[keep_best]):
+                history.best_epoch = epoch
+                best = copy.deepcopy((prepared.state_dict(), recipe.state_dict()))
+            if on_epoch is not None:
+                on_epoch(epoch, history)
+    if best is not None:
+        prepared.load_state_dict(best[0])
+        recipe.load_state_dict(best[1])
+    return recipe.export(), history
+
+
+def _epoch(model: nn.Module, recipe: Recipe, optimizer: torch.optim.Optimizer, rows: Any) -> float:
+    model.train()
+    total, count = torch.zeros(()), 0
+    for index, inputs, target in rows:
+        optimizer.zero_grad()
+        loss = recipe.loss(inputs, target, index=index)
+        loss.backward()
+        optimizer.step()
+        total += loss.detach().cpu() * len(index)
+        count += len(index)
+    return float(total / count)
+
+
+def _measure(model: nn.Module, recipe: Recipe, metrics: dict[str, Metric], history: History) -> None:
+    model.eval()
+    with recipe.deployed() as deployed, torch.no_grad():
+        for name, metric in metrics.items():
+            history.metrics[name].append(metric(deployed))
+    model.train()
+
+
+def _is_best(values: list[float]) -> bool:
+    return values[-1] > max(values[:-1], default=float("-inf"))

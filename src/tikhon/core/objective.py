@@ -1,0 +1,129 @@
+"""The objective: from output and target to one number, reduced once, with the right denominator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from tikhon.core.errors import TikhonError
+from tikhon.core.losses import Loss, weighted_losses
+from tikhon.core.plan import Entry, Plan
+from tikhon.core.run import Run
+from tikhon.core.strength import resolve
+from tikhon.core.target import Target
+from tikhon.core.terms import Term, Terms
+
+Total = float | Tensor
+
+
+class Objective:
+    """Asks the methods for targets and terms and reduces them."""
+
+    def __init__(self, plan: Plan, run: Run, loss: Loss, smoothing: float) -> None:
+        self.plan, self.run, self.loss, self.smoothing = plan, run, loss, smoothing
+        self.values: dict[str, Tensor] = {}  # the parts of the latest loss, detached, for logs and diagnosis
+        self.reads_samples = plan.acts("batch", "remember", "targets", "terms", "evaluate") or smoothing > 0.0
+
+    def plain(self, output: Tensor, value: Tensor) -> Tensor:
+        """The base loss, fused."""
+        loss = self.loss.mean(output, value)
+        self.values = {"task": loss.detach()}
+        return loss
+
+    def first(self, output: Tensor, target: Target, total: Total | None, ignored: bool) -> tuple[Tensor, Target]:
+        """The pass that writes per-sample state; returns the loss and the final target, for repetitions."""
+        for entry in self.plan.of("remember"):
+            if entry.active():
+                self._enter(entry, "remember")
+                entry.method.remember(output, target, entry.step)
+        target = target.smooth(self.smoothing) if self.smoothing else target
+        for entry in self.plan.of("targets"):
+            if entry.active():
+                self._enter(entry, "targets")
+                target = entry.method.targets(output, target, entry.step)
+        return self.again(output, target, total, ignored), target
+
+    def again(self, output: Tensor, target: Target, total: Total | None, ignored: bool) -> Tensor:
+        """The loss of a pass whose targets are known; writes nothing. ignored: whether some positions do not count."""
+        terms: dict[str, Term] = {}
+        for entry in self.plan.of("terms"):
+            if entry.active():
+                self._enter(entry, "terms")
+                terms |= self._named(entry, entry.method.terms(output, target, entry.step))
+        evaluated, rows, copies = output, target, 1
+        for entry in self.plan.of("evaluate"):
+            self._enter(entry, "evaluate")
+            evaluated, rows = entry.method.evaluate(output, target, entry.step)
+            copies = len(rows) // len(target)
+        if not terms and target.plain and total is None and copies == 1 and not ignored:
+            return self.plain(evaluated, target.value)
+        losses, mass = weighted_losses(self.loss, evaluated, rows)
+        if copies > 1:
+            losses = losses.reshape(copies, -1).mean(0)
+            mass = None if mass is None else mass[: len(target)]
+        return self._reduce(losses, mass, terms, total)
+
+    def _reduce(self, losses: Tensor, mass: Tensor | None, terms: Mapping[str, Term], total: Total | None) -> Tensor:
+        denominator: Tensor | float = float(len(losses)) if mass is None else mass.sum()
+        if total is not None:
+            denominator = total
+        if isinstance(denominator, Tensor):
+            # A batch that counts nothing has loss 0, not 0 / 0.
+            denominator = denominator.clamp_min(torch.finfo(losses.dtype).tiny)
+        result = losses.sum() / denominator
+        self.values = {"task": result.detach()}
+        for name, term in terms.items():
+            strength = resolve(term.strength, self.run.clock)
+            if term.per_sample:
+                if term.value.shape != losses.shape:
+                    raise TikhonError(
+                        f"The term {name} has shape {tuple(term.value.shape)}; a per-sample term must have one value "
+                        f"a sample, {tuple(losses.shape)}. Say per_sample=False where it is a property of the batch."
+                    )
+                value = (term.value if mass is None else term.value * mass).sum() / denominator
+            else:
+                # A property of the batch counts as much as the batch does in the whole optimizer step.
+                share = 1.0 if total is None else (len(losses) if mass is None else mass.sum()) / denominator
+                value = term.value * share
+            self.values[name] = value.detach()
+            result = result + strength * value
+        return result
+
+    def penalties(self) -> tuple[Tensor | None, dict[str, Term]]:
+        """The weighted sum of the penalties on parameters, once per optimizer step, and its parts."""
+        terms: dict[str, Term] = {}
+        for entry in self.plan.of("parameter_terms"):
+            if entry.active():
+                self._enter(entry, "parameter_terms")
+                terms |= self._named(entry, entry.method.parameter_terms(self.run.model, entry.step))
+        total: Tensor | None = None
+        for term in terms.values():
+            weighted = resolve(term.strength, self.run.clock) * term.value
+            total = weighted if total is None else total + weighted
+        return total, terms
+
+    def _named(self, entry: Entry, terms: Terms) -> dict[str, Term]:
+        return {
+            (entry.key if name == entry.key else f"{entry.key}/{name}"): term
+            for name, term in terms.items()
+            if entry.step.value(term.strength) != 0.0
+        }
+
+    def _enter(self, entry: Entry, moment: str) -> None:
+        self.run.moment = moment
+        entry.step.replay()
+
+    def refuse_nonfinite(self, loss: Tensor) -> None:
+        """Name the part of the loss that is NaN or infinite."""
+        if math.isfinite(float(loss.detach())):
+            return
+        broken = [name for name, value in self.values.items() if not math.isfinite(float(value))]
+        where = ", ".join(broken) or "the sum of its terms"
+        raise TikhonError(
+            f"The loss is {float(loss.detach())} at step {self.run.clock.number} (epoch {self.run.clock.epoch}): "
+            f"{where} is not finite. Nothing was updated. Check the inputs for NaN, lower the learning rate, or "
+            "lower the strength of that term."
+        )

@@ -1,0 +1,165 @@
+"""Which parameters a method acts on: one selection language, each leaf once, with the weight that the network uses."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from tikhon.core.errors import TikhonError, near_misses
+
+Where = str | type[nn.Module] | tuple["str | type[nn.Module]", ...] | Callable[[str, Tensor], bool]
+"""A selection of parameters.
+
+"weights": tensors of two or more dimensions, so neither biases nor norms; "all": every parameter; a glob over
+parameter or module names ("layers.*.weight", "head"); a module class (`nn.Conv2d`: its weights); a tuple of these
+(any of them); or a function (name, parameter) -> bool.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """One parameter: the leaf that an optimizer moves, and the weight that the network computes with."""
+
+    name: str
+    module: nn.Module
+    attribute: str
+    leaf_name: str
+
+    @property
+    def leaf(self) -> nn.Parameter:
+        """Looked up at every use: sharded training replaces parameters."""
+        if self.leaf_name == self.attribute:
+            return self.module._parameters[self.attribute]  # type: ignore[return-value]
+        return self.module.get_parameter(self.leaf_name)
+
+    @property
+    def weight(self) -> Tensor:
+        """The effective weight: what parametrizations make of the leaf."""
+        return getattr(self.module, self.attribute)  # type: ignore[no-any-return]
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without what compilers and wrappers put before it."""
+    for prefix in ("_orig_mod.", "module.", "_fsdp_wrapped_module."):
+        name = name.removeprefix(prefix)
+    return name.replace("._orig_mod.", ".")
+
+
+def every_parameter(model: nn.Module) -> list[Selected]:
+    """Each leaf parameter of the model once (tied ones under their first name)."""
+    seen: set[int] = set()
+    found: list[Selected] = []
+
+    def add(prefix: str, module: nn.Module, attribute: str, leaf_name: str) -> None:
+        chosen = Selected(plain_name(f"{prefix}.{attribute}" if prefix else attribute), module, attribute, leaf_name)
+        if id(chosen.leaf) not in seen:
+            seen.add(id(chosen.leaf))
+            found.append(chosen)
+
+    for prefix, module in model.named_modules():
+        if isinstance(module, parametrize.ParametrizationList):
+            continue  # its originals are reached through the module that it belongs to
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter is not None:
+                add(prefix, module, name, name)
+        for name, chain in getattr(module, "parametrizations", {}).items():
+            for leaf_name, _ in chain.named_parameters(recurse=False):
+                add(prefix, module, name, f"parametrizations.{name}.{leaf_name}")
+    return found
+
+
+def _matches(where: Where, chosen: Selected) -> bool:
+    if isinstance(where, tuple):
+        return any(_matches(one, chosen) for one in where)
+    if isinstance(where, type):
+        return isinstance(chosen.module, where) and chosen.leaf.ndim >= 2
+    if callable(where):
+        return where(chosen.name, chosen.leaf)
+    if where == "all":
+        return True
+    if where == "weights":
+        return chosen.leaf.ndim >= 2
+    module_name = chosen.name.rpartition(".")[0]
+    return (
+        fnmatch.fnmatchcase(chosen.name, where)
+        or fnmatch.fnmatchcase(module_name, where)
+        or (module_name + ".").startswith(where + ".")
+    )
+
+
+def select(model: nn.Module, where: Where = "weights") -> list[Selected]:
+    """The trainable parameters of a model that `where` names, each once.
+
+    Raises `TikhonError`, with near misses, where a selection matches nothing.
+
+    >>> [chosen.name for chosen in select(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)))]
+    ['0.weight']
+    """
+    candidates = [chosen for chosen in every_parameter(model) if chosen.leaf.requires_grad]
+    found = [chosen for chosen in candidates if _matches(where, chosen)]
+    if not found:
+        hint = near_misses(where, [chosen.name for chosen in candidates]) if isinstance(where, str) else ""
+        raise TikhonError(f"where={where!r} selects no trainable parameter of {type(model).__name__}. {hint}".strip())
+    return found
+
+
+def find_module(model: nn.Module, name: str, method: str) -> nn.Module:
+    """The module called `name`; a `TikhonError` with near misses where there is none."""
+    modules: dict[str, nn.Module] = {plain_name(key): module for key, module in model.named_modules() if key}
+    if name not in modules:
+        raise TikhonError(f"{method}: the model has no module {name!r}. {near_misses(name, modules)}")
+    return modules[name]
+
+
+def last_linear(model: nn.Module, method: str) -> str:
+    """The name of the last `nn.Linear` in order of registration: by convention the classifier."""
+    names: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
+        raise TikhonError(f"{method} found no nn.Linear in {type(model).__name__} to act on; name the module with at=.")
+    return names[-1]
+
+
+class Snapshot(nn.Module):
+    """Copies of parameters by name, saved and moved with the method that owns them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: dict[str, Tensor] = {}
+
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    def matching(self, chosen: list[Selected]) -> list[Tensor]:
+        """The copies that belong to these parameters, in their order."""
+        missing = [one.name for one in chosen if one.name not in self.tensors]
+        if missing:
+            raise TikhonError(f"No copy of {missing[0]!r} was taken: the selection or the model has changed since.")
+        return [self.tensors[one.name] for one in chosen]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Snapshot:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.tensors = {name: fn(tensor) for name, tensor in self.tensors.items()}
+        return self
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        return dict(self.tensors)
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        def restored(name: str, tensor: Tensor) -> Tensor:
+            old = self.tensors.get(name)
+            return tensor.to(tensor.device if old is None else old.device, copy=True)
+
+        self.tensors = {name: restored(name, tensor) for name, tensor in state.items()}
+
+
+@torch.no_grad()
+def copy_into(destinations: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """In-place copies, as one fused operation where devices and dtypes allow."""
+    if destinations:
+        torch._foreach_copy_(list(destinations), list(sources))

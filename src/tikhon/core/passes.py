@@ -1,0 +1,62 @@
+"""Extra passes: run a model again without moving its running statistics or anybody's random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """The state of torch's global generators on the CPU and on the model's device."""
+
+    cpu: Tensor
+    device: torch.device
+    accelerator: Tensor | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> RandomState:
+        accelerator = None
+        if device.type != "cpu":
+            accelerator = torch.get_device_module(device).get_rng_state(device)
+        return cls(torch.get_rng_state(), device, accelerator)
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.accelerator is not None:
+            torch.get_device_module(self.device).set_rng_state(self.accelerator, self.device)
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Inside, forward passes use batch statistics as in training but leave every buffer of the model as it was.
+
+    Modules that train get copies of their buffers for the time being. Nothing is written back in place, so graphs that
+    saved a buffer stay valid.
+    """
+    swapped: list[tuple[nn.Module, dict[str, Tensor | None]]] = []
+    for module in model.modules():
+        if module.training and module._buffers:
+            swapped.append((module, dict(module._buffers)))
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = None if buffer is None else buffer.clone()
+    try:
+        yield
+    finally:
+        for module, buffers in swapped:
+            module._buffers.update(buffers)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside `torch.compile`, DistributedDataParallel and DataParallel."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod  # type: ignore[assignment]
+        elif isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            model = model.module
+        else:
+            return model

@@ -1,0 +1,70 @@
+"""Reading batches and model outputs: where inputs, target, sample ids and the prediction are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from tikhon.core.errors import TikhonError, near_misses
+
+Place = str | Callable[[Any], Any] | None
+
+
+def _find(batch: Any, place: str | Callable[[Any], Any], what: str) -> Any:
+    if callable(place):
+        return place(batch)
+    if isinstance(batch, Mapping):
+        if place not in batch:
+            raise TikhonError(f"The batch has no {place!r} to be the {what}. {near_misses(place, map(str, batch))}")
+        return batch[place]
+    if hasattr(batch, place):
+        return getattr(batch, place)
+    raise TikhonError(f"{what}={place!r} is a key, but the batch is a {type(batch).__name__}, not a mapping.")
+
+
+class Reading:
+    """Splits what a loader gives into inputs, target and sample ids."""
+
+    def __init__(self, inputs: Place, target: Place, index: Place) -> None:
+        self._inputs, self._target, self._index = inputs, target, index
+
+    def read(self, batch: Any, target: Any, index: Any) -> tuple[Any, Any, Any]:
+        if target is not None:
+            return batch, target, index
+        if isinstance(batch, Mapping) or self._target is not None:
+            return self._from_keys(batch, index)
+        if isinstance(batch, (list, tuple)) and len(batch) == 2:
+            return batch[0], batch[1], index
+        if isinstance(batch, (list, tuple)) and len(batch) == 3:
+            return batch[1], batch[2], batch[0]
+        raise TikhonError(
+            "recipe.loss needs inputs and target: recipe.loss(x, y), or a whole batch (x, y) or (index, x, y), or a "
+            f"mapping with tk.Recipe(..., target='labels'); it got {type(batch).__name__} alone."
+        )
+
+    def _from_keys(self, batch: Any, index: Any) -> tuple[Any, Any, Any]:
+        if self._target is None:
+            raise TikhonError(
+                f"The batch is a mapping with {', '.join(map(repr, batch))}: say which of them is the target, "
+                "for example tk.Recipe(..., target='labels')."
+            )
+        target = _find(batch, self._target, "target")
+        if index is None and self._index is not None:
+            index = _find(batch, self._index, "index")
+        elif index is None and isinstance(batch, Mapping):
+            index = batch.get("index")
+        if self._inputs is not None:
+            return _find(batch, self._inputs, "inputs"), target, index
+        if not isinstance(batch, Mapping):
+            raise TikhonError("Say where the inputs are in the batch: tk.Recipe(..., inputs=..., target=...).")
+        used = {self._target, self._index, "index"}
+        return {key: value for key, value in batch.items() if key not in used}, target, index
+
+
+def read_output(place: Place) -> Callable[[Any], Tensor]:
+    """How to find the prediction in what the model returns."""
+    if place is None:
+        return lambda output: output
+    return lambda output: _find(output, place, "output")

@@ -1,0 +1,147 @@
+"""The run: what all moments of one training share - the model, the clock, the passes, the perturbation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tikhon.core.batches import call
+from tikhon.core.errors import TikhonError
+from tikhon.core.losses import Loss
+from tikhon.core.parameters import Selected, Where, copy_into, select
+from tikhon.core.passes import RandomState, frozen_statistics
+from tikhon.core.step import Clock
+from tikhon.core.taps import Feature, Taps
+
+
+class Run:
+    """State of a run that belongs to no single method."""
+
+    def __init__(self, loss: Loss, seed: int, read_output: Any) -> None:
+        self.loss = loss
+        self.seed = seed
+        self.read_output = read_output
+        self.clock = Clock()
+        self.taps = Taps()
+        self.features: dict[str, Feature] = {}
+        self.moment = ""
+        self.rank = 0
+        self.world = 1
+        self.optimizers: tuple[torch.optim.Optimizer, ...] = ()
+        self._model: nn.Module | None = None
+        self._selections: dict[Where, list[Selected]] = {}
+        self._rates: dict[int, dict[str, Any]] = {}
+        self._perturbed: list[tuple[list[Tensor], list[Tensor]]] = []
+        self._inputs: Any = None
+        self._changed = False
+        self._clean: Tensor | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        if self._model is None:
+            raise TikhonError("The recipe has no model yet: call recipe.prepare(model) first.")
+        return self._model
+
+    @property
+    def prepared(self) -> bool:
+        return self._model is not None
+
+    def adopt(self, model: nn.Module) -> None:
+        self._model = model
+
+    # Parameters ------------------------------------------------------------------------------------------------------
+
+    def own(self, optimizers: tuple[torch.optim.Optimizer, ...]) -> None:
+        """Attach or, with none, detach optimizers."""
+        self.optimizers = optimizers
+        self._selections.clear()
+        self._rates = {
+            id(parameter): group
+            for optimizer in optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+
+    def owns(self, leaf: Tensor) -> bool:
+        return id(leaf) in self._rates
+
+    def select(self, where: Where) -> list[Selected]:
+        if where not in self._selections:
+            found = select(self.model, where)
+            self._selections[where] = [one for one in found if self.owns(one.leaf)] if self.optimizers else found
+        return [one for one in self._selections[where] if one.leaf.requires_grad]
+
+    def learning_rate(self, leaf: Tensor) -> float | Tensor:
+        rate: float | Tensor = self._rates[id(leaf)]["lr"]
+        return rate
+
+    # Passes ----------------------------------------------------------------------------------------------------------
+
+    def output(self, model: Any, inputs: Any) -> Tensor:
+        output = self.read_output(call(model, inputs))
+        if not isinstance(output, Tensor):
+            raise TikhonError(
+                f"The model returned {type(output).__name__}, not a tensor: pass output= to the recipe, a key or a "
+                "function that finds the prediction in it (for example output='logits')."
+            )
+        return output
+
+    def begin_batch(self, inputs: Any, changed: bool) -> None:
+        """Remember the inputs as they came, in case a method asks for the clean output."""
+        self._inputs, self._changed, self._clean = (inputs if changed else None), changed, None
+
+    def end_batch(self) -> None:
+        self._inputs, self._changed, self._clean = None, False, None
+
+    def clean(self, output: Tensor) -> Tensor:
+        if not self._changed:
+            return output.detach()
+        if self._clean is None:
+            with torch.no_grad():
+                self._clean = self.extra_pass(self._inputs)
+        return self._clean
+
+    def extra_pass(self, inputs: Any) -> Tensor:
+        """A pass on the bare module that moves neither running statistics nor the global generator."""
+        random = RandomState.now(self.device)
+        features = self.features
+        try:
+            with frozen_statistics(self.model), self.taps.recording() as self.features:
+                return self.output(self.model, inputs)
+        finally:
+            self.features = features
+            random.restore()
+
+    @property
+    def device(self) -> torch.device:
+        parameter = next(self.model.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    # Perturbation of weights inside one backward ----------------------------------------------------------------------
+
+    def perturb(self, leaves: Sequence[Tensor], offsets: Sequence[Tensor]) -> None:
+        leaves = list(leaves)
+        with torch.no_grad():
+            self._perturbed.append((leaves, [leaf.detach().clone() for leaf in leaves]))
+            torch._foreach_add_(leaves, list(offsets))
+
+    @property
+    def perturbed(self) -> bool:
+        return bool(self._perturbed)
+
+    def restore(self) -> None:
+        """Put perturbed weights back, exactly; does nothing where none are perturbed."""
+        while self._perturbed:
+            copy_into(*self._perturbed.pop())
+
+    @contextmanager
+    def during(self, moment: str) -> Iterator[None]:
+        outer, self.moment = self.moment, moment
+        try:
+            yield
+        finally:
+            self.moment = outer

@@ -1,0 +1,53 @@
+"""Saving and loading: the state of a recipe as tensors and plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tikhon.core.errors import TikhonError
+from tikhon.core.method import Method
+from tikhon.core.run import Run
+
+FORMAT = 1
+
+
+def save_state(run: Run, methods: Mapping[str, Method]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "seed": run.seed,
+        "clock": run.clock.state(),
+        "methods": {key: method.state_dict() for key, method in methods.items()},
+    }
+
+
+def load_state(run: Run, methods: Mapping[str, Method], state: Mapping[str, Any]) -> None:
+    """Load all or nothing."""
+    if not isinstance(state, Mapping) or not {"format", "seed", "clock", "methods"} <= set(state):
+        raise TikhonError("This is not the state of a recipe: pass what recipe.state_dict() returned.")
+    if state["format"] != FORMAT:
+        raise TikhonError(f"This state has format {state['format']}; this version of tikhon reads format {FORMAT}.")
+    if set(state["methods"]) != set(methods):
+        raise TikhonError(
+            f"The state is of a recipe with {', '.join(sorted(state['methods'])) or 'no methods'}; "
+            f"this one has {', '.join(sorted(methods)) or 'none'}."
+        )
+    if state["seed"] != run.seed:
+        raise TikhonError(f"The state is of a recipe with seed={state['seed']}; this one has seed={run.seed}.")
+    before = {key: _copy(method.state_dict()) for key, method in methods.items()}
+    try:
+        for key, method in methods.items():
+            method.load_state_dict(state["methods"][key])
+    except Exception as error:
+        for key, method in methods.items():
+            method.load_state_dict(before[key])
+        raise TikhonError(f"The state does not fit this recipe's {key}; nothing was changed. {error}") from error
+    run.clock.load(state["clock"])
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_copy(one) for one in value]
+    return value.clone() if hasattr(value, "clone") else value

@@ -1,0 +1,131 @@
+"""Strengths: any scalar of a method is a number or a schedule of training progress."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from tikhon.core.errors import TikhonError
+
+By = Literal["progress", "step", "epoch"]
+
+
+class Position(Protocol):
+    """Where training stands; the engine's clock."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def progress(self) -> float: ...
+    @property
+    def epoch_progress(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A scalar that changes while training goes on. Made by `linear`, `cosine`, `exponential` and `stepwise`.
+
+    `over` is the interval in which it moves, in units of `by`; before it the value is `start`, after it `stop`.
+    """
+
+    shape: Literal["linear", "cosine", "exponential", "stepwise"]
+    start: float
+    stop: float
+    over: tuple[float, float] = (0.0, 1.0)
+    by: By = "progress"
+    levels: tuple[tuple[float, float], ...] = field(default=())
+
+    def at(self, position: Position) -> float:
+        if self.by == "step":
+            now = float(position.number)
+        elif self.by == "epoch":
+            now = position.epoch_progress
+        else:
+            now = position.progress
+        if self.shape == "stepwise":
+            return next(value for begin, value in reversed(self.levels) if now >= begin or begin == self.levels[0][0])
+        begin, end = self.over
+        share = min(max((now - begin) / (end - begin), 0.0), 1.0)
+        if self.shape == "linear":
+            return self.start + (self.stop - self.start) * share
+        if self.shape == "cosine":
+            return self.stop + (self.start - self.stop) * 0.5 * (1.0 + math.cos(math.pi * share))
+        return float(self.start * (self.stop / self.start) ** share)
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The extreme values: every value of the schedule lies between the least and the greatest of them."""
+        return tuple(value for _, value in self.levels) if self.levels else (self.start, self.stop)
+
+
+Strength = float | Schedule
+"""A number, or a schedule. Read by a method through `step.value(strength)`, the same number all through one step."""
+
+
+def resolve(strength: Strength, position: Position) -> float:
+    """The strength as a number at this point of training."""
+    return strength.at(position) if isinstance(strength, Schedule) else strength
+
+
+def _schedule(
+    shape: Literal["linear", "cosine", "exponential"], start: float, stop: float, over: tuple[float, float], by: By
+) -> Schedule:
+    if by not in ("progress", "step", "epoch"):
+        raise TikhonError(f"A schedule runs by 'progress', 'step' or 'epoch', not by {by!r}.")
+    if not all(map(math.isfinite, (start, stop, *over))):
+        raise TikhonError(f"A schedule needs finite numbers, not {start}, {stop} over {over}.")
+    if not over[0] < over[1]:
+        raise TikhonError(f"A schedule moves over an interval (begin, end) with begin < end, not {over}.")
+    if by == "step" and over == (0.0, 1.0):
+        raise TikhonError("A schedule by step needs over=(first step, last step), for example over=(0, 1000).")
+    return Schedule(shape, float(start), float(stop), (float(over[0]), float(over[1])), by)
+
+
+def linear(start: float, stop: float, *, over: tuple[float, float] = (0.0, 1.0), by: By = "progress") -> Schedule:
+    """From `start` to `stop` in a straight line.
+
+    `by="progress"` counts the share of all optimizer steps done, `by="epoch"` the share of epochs begun (the current
+    one included, so the last epoch has `stop`), `by="step"` optimizer steps.
+
+    >>> linear(0.0, 0.8, by="epoch")
+    Schedule(shape='linear', start=0.0, stop=0.8, over=(0.0, 1.0), by='epoch', levels=())
+    """
+    return _schedule("linear", start, stop, over, by)
+
+
+def cosine(start: float, stop: float, *, over: tuple[float, float] = (0.0, 1.0), by: By = "progress") -> Schedule:
+    """From `start` to `stop` along half a cosine: slow, fast, slow."""
+    return _schedule("cosine", start, stop, over, by)
+
+
+def exponential(start: float, stop: float, *, over: tuple[float, float] = (0.0, 1.0), by: By = "progress") -> Schedule:
+    """From `start` to `stop` by a constant factor; both must be positive."""
+    if start <= 0 or stop <= 0:
+        raise TikhonError(f"An exponential schedule runs between positive numbers, not {start} and {stop}.")
+    return _schedule("exponential", start, stop, over, by)
+
+
+def stepwise(levels: Mapping[float, float], *, by: By = "progress") -> Schedule:
+    """Constant from each mark to the next: `stepwise({0.0: 1.0, 0.5: 0.1})` is 1 in the first half, then 0.1."""
+    if not levels:
+        raise TikhonError("A stepwise schedule needs at least one level, for example stepwise({0.0: 1.0, 0.5: 0.1}).")
+    pairs = tuple(sorted((float(begin), float(value)) for begin, value in levels.items()))
+    if not all(math.isfinite(number) for pair in pairs for number in pair):
+        raise TikhonError(f"A stepwise schedule needs finite numbers, not {dict(levels)}.")
+    return Schedule("stepwise", pairs[0][1], pairs[-1][1], (pairs[0][0], pairs[-1][0]), by, pairs)
+
+
+def checked(name: str, strength: Strength, low: float = -math.inf, high: float = math.inf) -> Strength:
+    """`strength`, if all its values lie in [low, high]; otherwise a `TikhonError` that names the argument."""
+    if isinstance(strength, Schedule):
+        values = strength.values
+    elif isinstance(strength, (int, float)) and not isinstance(strength, bool):
+        values = (float(strength),)
+    else:
+        raise TikhonError(f"{name} must be a number or a schedule (tk.linear, tk.cosine, ...), not {strength!r}.")
+    for value in values:
+        if not math.isfinite(value) or not low <= value <= high:
+            raise TikhonError(f"{name} must be a finite number in [{low:g}, {high:g}], not {value}.")
+    return strength if isinstance(strength, Schedule) else values[0]

@@ -1,0 +1,146 @@
+"""Targets: what the output is asked to fit, through any mixing, distilling and smoothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One source sample for each row of the batch.
+
+    value: (B, ...) class indices, probabilities (B, K) or values; ids: (B,) sample ids or None; weight: (B,) sample
+    weights or None; share: what part of the row is this sample, a float or (B,).
+    """
+
+    value: Tensor
+    ids: Tensor | None = None
+    weight: Tensor | None = None
+    share: float | Tensor = 1.0
+
+    def dense(self, classes: int) -> Tensor:
+        """The value as probabilities (B, K)."""
+        if self.value.is_floating_point():
+            return self.value
+        return F.one_hot(self.value, classes).to(torch.get_default_dtype())
+
+    def mass(self) -> float | Tensor:
+        """share * weight: a float or (B,)."""
+        return self.share if self.weight is None else self.share * self.weight
+
+    def _permuted(self, permutation: Tensor, share: float | Tensor) -> Part:
+        def pick(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[permutation]
+
+        own = self.share[permutation] if isinstance(self.share, Tensor) else self.share
+        return Part(self.value[permutation], pick(self.ids), pick(self.weight), own * share)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What the output is asked to fit. Frozen: every operation returns a new target.
+
+    The first part is the row's own sample. Smoothing is kept aside and applied last, and mixing permutes ids and
+    weights too, so that mixing, distilling and smoothing commute.
+    """
+
+    parts: tuple[Part, ...]
+    smoothing: float = 0.0
+
+    @classmethod
+    def of(cls, value: Tensor, ids: Tensor | None = None, weight: Tensor | None = None) -> Target:
+        return cls((Part(value, ids, weight),))
+
+    def __len__(self) -> int:
+        return len(self.parts[0].value)
+
+    @property
+    def plain(self) -> bool:
+        """One unweighted sample a row, not smoothed: a loss may use its fused form."""
+        return len(self.parts) == 1 and self.parts[0].weight is None and self.smoothing == 0.0
+
+    @property
+    def value(self) -> Tensor:
+        """The value of each row's own sample."""
+        return self.parts[0].value
+
+    @property
+    def ids(self) -> Tensor | None:
+        """The id of each row's own sample, (B,)."""
+        return self.parts[0].ids
+
+    def mix(self, permutation: Tensor, share: float | Tensor) -> Target:
+        """Row i becomes `share` of itself and `1 - share` of row `permutation[i]`; share: a float or (B,)."""
+        kept = tuple(replace(part, share=part.share * share) for part in self.parts)
+        partners = tuple(part._permuted(permutation, 1.0 - share) for part in self.parts)
+        return replace(self, parts=kept + partners)
+
+    def smooth(self, amount: float) -> Target:
+        """Spread `amount` of the probability evenly over all classes (Szegedy et al. 2016)."""
+        return replace(self, smoothing=1.0 - (1.0 - self.smoothing) * (1.0 - amount))
+
+    def distil(self, of_part: Callable[[Part], Tensor], amount: float, classes: int) -> Target:
+        """Replace `amount` of each part by the probabilities (B, K) that `of_part` gives for it."""
+        return replace(
+            self,
+            parts=tuple(
+                replace(part, value=(1.0 - amount) * part.dense(classes) + amount * of_part(part))
+                for part in self.parts
+            ),
+        )
+
+    def weighted(self, weight: Tensor) -> Target:
+        """Multiply the weight of every row's own sample by `weight` (B,), before any mixing."""
+        return replace(
+            self,
+            parts=tuple(
+                replace(part, weight=weight if part.weight is None else part.weight * weight) for part in self.parts
+            ),
+        )
+
+    def repeat(self, times: int) -> Target:
+        """The whole batch `times` times over, for methods that evaluate several outputs a sample."""
+
+        def again(values: Tensor) -> Tensor:
+            return values.repeat(times, *[1] * (values.ndim - 1))
+
+        return replace(
+            self,
+            parts=tuple(
+                Part(
+                    again(part.value),
+                    None if part.ids is None else again(part.ids),
+                    None if part.weight is None else again(part.weight),
+                    again(part.share) if isinstance(part.share, Tensor) and part.share.ndim else part.share,
+                )
+                for part in self.parts
+            ),
+        )
+
+    def lookup(self, table: Callable[[Tensor], Tensor]) -> Tensor:
+        """Rows of a per-sample table, mixed as the target is: sum of share * table(ids), (B, ...)."""
+        rows = []
+        for part in self.parts:
+            assert part.ids is not None, "the recipe refuses methods that need sample ids before this"
+            found = table(part.ids)
+            share = part.share
+            rows.append(found * (share.reshape(-1, *[1] * (found.ndim - 1)) if isinstance(share, Tensor) else share))
+        return reduce(add, rows)
+
+    def dense(self, classes: int) -> Tensor:
+        """The target as probabilities (B, K): mixed, then smoothed."""
+        mixed = reduce(
+            add,
+            (
+                part.dense(classes) * (part.share[:, None] if isinstance(part.share, Tensor) else part.share)
+                for part in self.parts
+            ),
+        )
+        return (1.0 - self.smoothing) * mixed + self.smoothing / classes

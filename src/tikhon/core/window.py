@@ -1,0 +1,148 @@
+"""The window between two optimizer steps: what waits for the step to happen, and what is forgotten if it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from tikhon.core.errors import TikhonError
+from tikhon.core.memory import PerSampleMemory
+from tikhon.core.run import Run
+from tikhon.core.terms import Term
+
+Penalties = Callable[[], tuple[Tensor | None, dict[str, Term]]]
+Mark = tuple[int, list[int]]
+
+
+class Window:
+    """Staged memories, the gradient of the penalties, and whether the last step was skipped."""
+
+    def __init__(self, memories: Sequence[PerSampleMemory], run: Run) -> None:
+        self._memories = list(memories)
+        self._run = run
+        self._penalty: Tensor | None = None
+        self._gradients: list[tuple[Tensor, Tensor]] = []
+        self.penalty_values: dict[str, Tensor] = {}
+        self._batch: Mark = (0, [0] * len(self._memories))
+        self._watched: Tensor | None = None
+        self._handle: RemovableHandle | None = None
+        self._version: int | None = None
+        self._broken: Tensor | None = None
+
+    # Skipped steps ---------------------------------------------------------------------------------------------------
+
+    def watch(self, leaf: Tensor | None) -> None:
+        """Watch the gradient of one leaf.
+
+        A gradient scaler that skips a step calls no hook of the optimizer. But between the micro-batches of one step
+        nobody touches gradients: if this one was replaced or written to since backward, the step was tried and skipped.
+        With several processes gradients are also written by their reduction, so there nothing is watched.
+        """
+        self._watched = leaf
+        if leaf is not None:
+            self._handle = leaf.register_post_accumulate_grad_hook(self._accumulated)
+
+    def unwatch(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+        self._watched = self._handle = None
+
+    def _accumulated(self, leaf: Tensor) -> None:
+        assert leaf.grad is not None
+        self._version = leaf.grad._version
+
+    def begin(self) -> None:
+        """A new micro-batch."""
+        if self._run.clock.micro and self._watched is not None and self._version is not None:
+            gradient = self._watched.grad
+            if gradient is None or gradient._version != self._version:
+                self.forget()
+        self._batch = self.mark()
+
+    def mark(self) -> Mark:
+        return self._run.clock.micro, [memory.staged for memory in self._memories]
+
+    def rewind(self, mark: Mark) -> None:
+        """Back to an earlier micro-batch of this window."""
+        self._run.clock.micro = mark[0]
+        for memory, writes in zip(self._memories, mark[1], strict=True):
+            memory.rewind(writes)
+        self._penalty, self._gradients, self._version = None, [], None
+
+    def forget(self) -> None:
+        """Nothing of this window happened."""
+        self.rewind((0, [0] * len(self._memories)))
+
+    def forget_batch(self) -> None:
+        """The micro-batch in hand failed."""
+        for memory, writes in zip(self._memories, self._batch[1], strict=True):
+            memory.rewind(writes)
+
+    # Penalties on parameters -----------------------------------------------------------------------------------------
+
+    def penalty(self, compute: Penalties) -> Tensor | None:
+        """The penalties' value, detached. Their gradient is taken once a window and added before the step."""
+        if self._penalty is None:
+            with torch.enable_grad():
+                total, terms = compute()
+            self.penalty_values = {name: term.value.detach() for name, term in terms.items()}
+            if total is None:
+                return None
+            leaves = [one.leaf for one in self._run.select("all")]
+            gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+            self._gradients = [
+                (leaf, gradient) for leaf, gradient in zip(leaves, gradients, strict=True) if gradient is not None
+            ]
+            self._penalty = total.detach()
+        return self._penalty
+
+    def add_penalty_gradients(self) -> None:
+        gradients, penalties = [], []
+        for leaf, penalty in self._gradients:
+            if leaf.grad is None:
+                leaf.grad = penalty
+            else:
+                gradients.append(leaf.grad)
+                penalties.append(penalty)
+        if gradients:
+            torch._foreach_add_(gradients, penalties)
+        self._gradients = []
+
+    # The step happened -----------------------------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        gather = _gather if self._run.world > 1 else None
+        for memory in self._memories:
+            memory.commit(gather)
+        self._penalty, self._gradients, self._version = None, [], None
+
+    # Losses that are not finite, on accelerators ---------------------------------------------------------------------
+
+    def note(self, loss: Tensor) -> None:
+        broken = ~loss.detach().isfinite()
+        self._broken = broken if self._broken is None else self._broken | broken
+
+    def refuse_noted(self) -> None:
+        if self._broken is not None and bool(self._broken):
+            self._broken = None
+            raise TikhonError(
+                f"The loss was NaN or infinite at some step of epoch {self._run.clock.epoch}. Check the inputs for "
+                "NaN, or lower the learning rate; on the CPU the step and the term are named."
+            )
+
+
+def _gather(values: Tensor) -> Tensor:
+    """Rows of every rank, in the order of the ranks; ranks may hold different numbers of rows."""
+    count = torch.tensor([len(values)], device=values.device)
+    counts: list[Any] = [torch.zeros_like(count) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(counts, count)
+    longest = max(int(one) for one in counts)
+    padded = torch.zeros(longest, *values.shape[1:], dtype=values.dtype, device=values.device)
+    padded[: len(values)] = values
+    everyone = [torch.empty_like(padded) for _ in counts]
+    torch.distributed.all_gather(everyone, padded)
+    return torch.cat([rows[: int(one)] for rows, one in zip(everyone, counts, strict=True)])

@@ -1,0 +1,63 @@
+"""L2: a penalty on the squared length of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tikhon.core.card import Card
+from tikhon.core.method import Method
+from tikhon.core.parameters import Where
+from tikhon.core.step import Step
+from tikhon.core.strength import Strength, checked
+from tikhon.core.terms import Term, Terms
+
+
+def half_squared_norm(weights: Sequence[Tensor]) -> Tensor:
+    """(1/2) sum of w^2 over all tensors; a scalar with gradient w (Hoerl and Kennard 1970; Krogh and Hertz 1991).
+
+    >>> half_squared_norm([torch.tensor([3.0]), torch.tensor([4.0])])
+    tensor(12.5000)
+    """
+    return 0.5 * torch.stack([norm.square() for norm in torch._foreach_norm(list(weights))]).sum()
+
+
+class L2(Method):
+    """Pull weights towards zero in proportion to their size.
+
+    Use it as the first remedy against over-fitting. With SGD it equals the optimizer's own weight decay of the same
+    strength; with Adam it does not: there the penalty passes through the adaptive scaling (Loshchilov and Hutter 2019).
+    Unlike weight decay it follows a schedule and acts on effective, re-parameterised weights.
+
+        loss = task + strength * (1/2) sum w^2
+
+    strength: at least 0; where: which parameters, the weights by default, so neither biases nor norms.
+
+    Cost: one pass over the selected parameters a step. Reference: Krogh and Hertz 1991.
+
+    >>> recipe = tikhon.Recipe(tikhon.L2(1e-4))
+    """
+
+    card = Card(
+        title="A Simple Weight Decay Can Improve Generalization",
+        authors="Krogh, Hertz",
+        year=1991,
+        arxiv="",
+        problems=("overfitting",),
+        formula=r"L = \mathrm{task} + \tfrac{\lambda}{2}\lVert w\rVert_2^2",
+        claim="Suppresses irrelevant components of the weights and some of the effect of static noise on the targets.",
+        helps="Small data sets, ill-conditioned problems.",
+        hurts="Under-fitting models; scale-invariant layers, where it only changes the effective learning rate.",
+        cost="One pass over the selected parameters a step.",
+    )
+
+    def __init__(self, strength: Strength = 1e-4, where: Where = "weights") -> None:
+        super().__init__()
+        self.strength = checked("strength", strength, low=0.0)
+        self.where = where
+
+    def parameter_terms(self, model: nn.Module, step: Step) -> Terms:
+        weights = [one.weight for one in step.select(self.where)]
+        return {"norm": Term(half_squared_norm(weights), self.strength, per_sample=False)}
