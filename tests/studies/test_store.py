@@ -267,7 +267,8 @@ def test_a_journal_left_by_a_deleted_database_does_not_spoil_the_new_one(tmp_pat
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA cache_size = 1")
     database.execute("BEGIN IMMEDIATE")
-    database.execute("UPDATE results SET result = 'x'")  # spills: the journal is hot, as after a kill
+    # Touches every page and spills out of the cache: the journal is hot, as after a kill.
+    database.execute("UPDATE results SET key = hex(randomblob(9000)), result = hex(randomblob(9000))")
     journal = path.with_name("results.db-journal").read_bytes()
     database.execute("ROLLBACK")
     database.close()

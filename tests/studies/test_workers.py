@@ -238,12 +238,13 @@ def test_ctrl_c_ends_all_and_only_the_parent_speaks(comparison):
 @unix
 def test_ctrl_c_while_workers_start_is_as_quiet(tmp_path):
     script = tmp_path / "comparison.py"
-    # A worker imports this file before it serves: there it presses Ctrl-C for the whole group, itself included.
+    # A worker imports this file before it serves: there it presses Ctrl-C, for itself first.
     script.write_text(
-        "import os, signal, sys, time\n"
+        "import os, signal, time\n"
         "if __name__ != '__main__':\n"
-        "    os.killpg(0, signal.SIGINT)\n"
-        "    time.sleep(0.1)\n" + PARENT
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(0.2)\n"
+        "    os.killpg(0, signal.SIGINT)\n" + PARENT
     )
     done = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, start_new_session=True, check=False, timeout=60
