@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 from tikhon.core.errors import TikhonError
 
@@ -73,7 +73,7 @@ def run_cells(
 
     waiting = deque(_Task(cell) for cell in cells)
     idle: list[_Worker] = []
-    busy: dict[Connection[Any, Any], tuple[_Worker, _Task]] = {}
+    busy: dict[Any, tuple[_Worker, _Task]] = {}  # by connection, whose class differs between systems
     try:
         while waiting or busy:
             while waiting and len(busy) < jobs:
@@ -83,7 +83,7 @@ def run_cells(
                 worker.begin(function, task.cell)
                 notify("started", task.cell)
             for connection in wait(list(busy)):
-                worker, task = busy[cast("Connection[Any, Any]", connection)]
+                worker, task = busy[connection]
                 message = worker.receive()
                 if isinstance(message, _Progress):
                     notify("progress", task.cell, message.fraction)
