@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,8 @@ class History:
     train_loss: list[float] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int | None = None
+    seconds: float = 0.0
+    """Time spent in training steps, without the metrics."""
 
 
 def batches(
@@ -74,10 +77,11 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("modules", seed))  # what nn.Dropout draws from
         for epoch in range(epochs):
-            history.train_loss.append(
-                _epoch(prepared, recipe, chosen, batches(inputs, target, batch_size, seed, epoch))
-            )
+            start = time.perf_counter()
+            rows = batches(inputs, target, batch_size, seed, epoch)
+            history.train_loss.append(_epoch(prepared, recipe, chosen, rows))
             recipe.end_epoch()
+            history.seconds += time.perf_counter() - start
             _measure(prepared, recipe, metrics or {}, history)
             if keep_best is not None and _is_best(history.metrics[keep_best]):
                 history.best_epoch = epoch

@@ -370,6 +370,10 @@ class Recipe:
                 values[f"{entry.key}/{name}"] = entry.step.value(getattr(entry.method, name))
         return values
 
+    def probabilities(self, output: Tensor) -> Tensor:
+        """Class probabilities (B, K) of model outputs, by the loss function that the recipe trains with."""
+        return self._run.loss.probabilities(output)
+
     # Saving ----------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+"""Arms: what a user writes to name a recipe, as in `elr(strength=3.0)+mixup`."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tikhon.core.catalogue import Listing, catalogue, find
+from tikhon.core.combine import During
+from tikhon.core.errors import TikhonError, near_misses
+from tikhon.core.method import Method
+from tikhon.core.strength import Schedule, cosine, exponential, linear, stepwise
+
+EARLY_STOPPING = "early_stopping"
+"""Not a method but what an arm does with its validation split: keep the epoch that was best there."""
+
+_SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "linear": linear,
+    "cosine": cosine,
+    "exponential": exponential,
+    "stepwise": stepwise,
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training: fresh methods at every call of `methods()`, and whether the best epoch is kept."""
+
+    name: str
+    calls: tuple[tuple[Listing, dict[str, Any]], ...]
+    early_stopping: bool
+
+    def methods(self) -> list[Method | During]:
+        made: list[Method | During] = []
+        for listing, arguments in self.calls:
+            try:
+                made.append(listing.load()(**arguments))
+            except TypeError as error:
+                raise TikhonError(f"{listing.name} in the arm {self.name!r}: {error}.") from error
+        return made
+
+    def sources(self) -> dict[str, str]:
+        """A hash of the source of each method: results of an older source are not results of this one."""
+        return {listing.name: source_hash(listing) for listing, _ in self.calls}
+
+
+def source_hash(listing: Listing) -> str:
+    return hashlib.sha256(listing.path.read_bytes()).hexdigest()[:16]
+
+
+def parse_arm(text: str) -> Arm:
+    """`none`, or methods joined by `+`, each a name or `name(argument=value, ...)`.
+
+    Values are Python literals or schedules, as in `l2(strength=linear(0, 0.001))`. Raises `TikhonError` with near
+    misses for an unknown name.
+
+    >>> parse_arm("none").calls
+    ()
+    """
+    text = text.strip()
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except SyntaxError as error:
+        raise TikhonError(
+            f"{text!r} is not a recipe: write names joined by +, such as elr(strength=3)+mixup."
+        ) from error
+    calls: list[tuple[Listing, dict[str, Any]]] = []
+    early_stopping = False
+    for node in _addends(tree):
+        name, arguments = _call(node, text)
+        if name == "none":
+            continue
+        if name == EARLY_STOPPING:
+            early_stopping = True
+            continue
+        known = {*catalogue(), EARLY_STOPPING, "none"}
+        if name not in known:
+            raise TikhonError(f"There is no method {name!r}. {near_misses(name, known)} `tikhon list` shows all.")
+        calls.append((find(name), arguments))
+    arm = Arm(text, tuple(calls), early_stopping)
+    arm.methods()  # wrong arguments are refused here, not in a worker
+    return arm
+
+
+def split_arms(text: str) -> list[str]:
+    """Split at commas that are not inside parentheses: `none,elr(strength=3, momentum=0.9)` are two arms."""
+    arms, depth, start = [], 0, 0
+    for position, letter in enumerate(text):
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            arms.append(text[start:position])
+            start = position + 1
+    arms.append(text[start:])
+    return [arm.strip() for arm in arms if arm.strip()]
+
+
+def _addends(node: ast.expr) -> list[ast.expr]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _addends(node.left) + _addends(node.right)
+    return [node]
+
+
+def _call(node: ast.expr, text: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(node, ast.Name):
+        return node.id, {}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+        return node.func.id, {word.arg: _value(word.value, text) for word in node.keywords if word.arg}
+    raise TikhonError(f"In {text!r}: write a method as name or name(argument=value, ...), not {ast.unparse(node)!r}.")
+
+
+def _value(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _SCHEDULES:
+        arguments = [_value(one, text) for one in node.args]
+        words = {word.arg: _value(word.value, text) for word in node.keywords if word.arg}
+        return _SCHEDULES[node.func.id](*arguments, **words)
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise TikhonError(
+            f"In {text!r}: {ast.unparse(node)!r} is neither a Python literal nor a schedule ({', '.join(_SCHEDULES)})."
+        ) from error

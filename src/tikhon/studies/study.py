@@ -1,0 +1,119 @@
+"""Studies: small experiments that check what a method's paper claims."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tikhon.core.errors import TikhonError
+from tikhon.studies.experiment import Report, cell, run_cell
+
+Settings = Mapping[str, Any]
+Run = Callable[[Settings, int, Report], Mapping[str, float]]
+"""(settings of an arm's candidate, seed, progress) -> measures; `validation` is what the search chooses by."""
+
+STUDIES = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """`arm` is better than `than` in `measure`: the 95% interval of the paired difference lies on the right side of
+    `margin`. With `direction="lower"` less is better. A negative margin says "no worse than by that much"."""
+
+    arm: str
+    than: str
+    measure: str = "metric"
+    direction: Literal["higher", "lower"] = "higher"
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked, who competes, and what the paper lets us expect.
+
+    arms: arm -> its candidates. Every arm gets the same number of candidates and chooses among them by the mean of the
+    measure `validation` over all seeds, so that no arm is tuned harder than another.
+    """
+
+    question: str
+    arms: Mapping[str, Sequence[Settings]]
+    run: Run
+    expectations: Sequence[Expectation]
+    seeds: int = 5
+    setting: str = ""
+    """What was trained on what, for the reader of the table."""
+
+    def __post_init__(self) -> None:
+        budgets = {len(candidates) for candidates in self.arms.values()}
+        if len(budgets) != 1:
+            raise TikhonError(f"Every arm of a study gets the same number of candidates, not {sorted(budgets)}.")
+        named = {name for one in self.expectations for name in (one.arm, one.than)}
+        if not named <= set(self.arms):
+            raise TikhonError(f"Expectations speak of arms that the study lacks: {', '.join(named - set(self.arms))}.")
+
+    def trials(self) -> Iterator[tuple[str, int, int]]:
+        """(arm, which candidate, seed) of every run."""
+        for seed in range(self.seeds):
+            for arm, candidates in self.arms.items():
+                for number in range(len(candidates)):
+                    yield arm, number, seed
+
+
+def training(
+    *, task: Mapping[str, Any], model: str = "mlp", epochs: int, batch_size: int = 128, optimizer: str = "sgd"
+) -> Run:
+    """The usual study: train the arm `settings["recipe"]` on an embedded task.
+
+    settings may also hold learning_rate. Measures: metric (test), validation, gap, calibration_error, seconds.
+    """
+    return functools.partial(_train, dict(task), model, epochs, batch_size, optimizer)
+
+
+def _train(
+    task: dict[str, Any],
+    model: str,
+    epochs: int,
+    batch_size: int,
+    optimizer: str,
+    settings: Settings,
+    seed: int,
+    report: Report,
+) -> dict[str, float]:
+    result = run_cell(
+        cell(
+            task=task,
+            model=model,
+            arm=settings["recipe"],
+            seed=seed,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            learning_rate=settings.get("learning_rate"),
+        ),
+        report,
+    )
+    measures = {name: result[name] for name in ("metric", "gap", "calibration_error", "seconds")}
+    measures["validation"] = result["validation_metric"]
+    return {name: value for name, value in measures.items() if value is not None}
+
+
+def recipes(*names: str) -> list[dict[str, str]]:
+    """Candidates that differ in their recipe."""
+    return [{"recipe": name} for name in names]
+
+
+def plain(count: int, recipe: str = "none", rates: Sequence[float] = (0.1, 0.03, 0.3, 0.01, 0.2)) -> list[Settings]:
+    """`count` candidates of plain training: what it can tune is its learning rate."""
+    return [{"recipe": recipe, "learning_rate": rate} for rate in rates[:count]]
+
+
+def find_study(family: str, name: str) -> Study:
+    """The study of a method, in the file that mirrors the method's."""
+    if not (STUDIES / family / f"{name}.py").exists():
+        raise TikhonError(f"{name} has no study yet: it would be in studies/{family}/{name}.py.")
+    study: Study = importlib.import_module(f"tikhon.studies.{family}.{name}").study
+    return study
