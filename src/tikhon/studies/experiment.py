@@ -13,8 +13,8 @@ import tikhon
 from tikhon.core.fit import History, fit
 from tikhon.core.recipe import Recipe
 from tikhon.data import Split, Task, build_model, load_task
-from tikhon.studies.arms import parse_arm
-from tikhon.studies.cost import peak_memory
+from tikhon.studies.arms import Arm, parse_arm
+from tikhon.studies.cost import TrainingStep, peak_memory
 from tikhon.studies.statistics import expected_calibration_error, reliability
 
 Cell = Mapping[str, Any]
@@ -62,21 +62,31 @@ def run_cell(cell: Cell, report: Report) -> dict[str, Any]:
         name: _metric(task, split)
         for name, split in (("train", task.train), ("validation", task.validation), ("test", task.test))
     }
-    with peak_memory() as grown:
-        model, history = fit(
-            build_model(cell["model"], task, seed=cell["seed"]),
-            recipe,
-            (task.train.inputs, aim(task.train)),
-            epochs=cell["epochs"],
-            batch_size=cell["batch_size"],
-            optimizer=make_optimizer(cell),
-            metrics=metrics,
-            keep_best="validation" if arm.early_stopping else None,
-            seed=cell["seed"],
-            on_epoch=lambda epoch, _: report((epoch + 1) / cell["epochs"]),
-        )
-        memory = grown()
-    return _result(model, recipe, task, history, metrics, memory)
+    model, history = fit(
+        build_model(cell["model"], task, seed=cell["seed"]),
+        recipe,
+        (task.train.inputs, aim(task.train)),
+        epochs=cell["epochs"],
+        batch_size=cell["batch_size"],
+        optimizer=make_optimizer(cell),
+        metrics=metrics,
+        keep_best="validation" if arm.early_stopping else None,
+        seed=cell["seed"],
+        on_epoch=lambda epoch, _: report((epoch + 1) / cell["epochs"]),
+    )
+    return _result(model, recipe, task, history, metrics, _step_memory(cell, task, arm))
+
+
+def _step_memory(cell: Cell, task: Task, arm: Arm) -> int:
+    batch = slice(cell["batch_size"])
+    step = TrainingStep(
+        Recipe(*arm.methods(), base=base_loss(task), seed=cell["seed"]),
+        build_model(cell["model"], task, seed=cell["seed"]),
+        task.train.inputs[batch],
+        aim(task.train)[batch],
+        make_optimizer(cell),
+    )
+    return peak_memory(step)
 
 
 def base_loss(task: Task) -> Callable[..., Tensor]:
