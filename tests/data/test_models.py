@@ -95,10 +95,13 @@ def own(tmp_path, monkeypatch):
 
 
 def test_the_users_model_is_seeded_and_handed_over_untouched(own):
-    own("return nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.BatchNorm1d(8).eval(), nn.Linear(8, task.outputs))")
+    own(
+        "return nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.BatchNorm1d(8), nn.Dropout().eval(), "
+        "nn.Linear(8, task.outputs))"
+    )
     first, again = (build_model("my_model:build", DIGITS, seed=4) for _ in range(2))
     assert torch.equal(weights(first), weights(again))
-    assert [module.training for module in first] == [True, True, False, True]
+    assert [module.training for module in first] == [True, True, True, False, True]
     assert torch.equal(first[2].running_mean, torch.zeros(8))
 
 
