@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tikhon.core.recipe import Recipe
 
@@ -36,10 +34,9 @@ class TrainingStep:
         self._optimizer.step()
 
     def held(self) -> int:
-        """Bytes that stay between steps: weights, statistics, gradients, optimizer state, the methods' state."""
+        """Bytes that stay between steps: weights, statistics, optimizer state, the methods' state; not gradients."""
         state = (self._model.state_dict(), self._optimizer.state_dict(), self._recipe.state_dict())
-        gradients = [one.grad for one in self._model.parameters() if one.grad is not None]
-        return sum(tensor.nbytes for tensor in [*_tensors(state), *gradients])
+        return sum(int(tensor.nbytes) for tensor in _tensors(state))
 
 
 def seconds(steps: Mapping[str, Callable[[], None]], repetitions: int) -> dict[str, list[float]]:
@@ -56,29 +53,42 @@ def seconds(steps: Mapping[str, Callable[[], None]], repetitions: int) -> dict[s
 
 
 def peak_memory(step: TrainingStep) -> int:
-    """Bytes that one step holds at most, on the CPU: what stays between steps and the peak of what comes and goes.
+    """Bytes that one step holds at most: what stays between steps and the peak of what comes and goes.
 
-    Counted from the allocations themselves, so it is exact and the same on every machine, unlike the size of the
-    process.
+    Counted from the tensors themselves, so it is exact and the same on every machine, unlike the size of the process.
+    What an operation needs only inside itself is not counted.
     """
     step()  # optimizer state and memories are made in the first step
     held = step.held()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+    with _Allocations() as allocations:
         step()
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "trace.json"
-        record.export_chrome_trace(str(path))
-        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-    changes = [
-        (event["ts"], event["args"]["Bytes"])
-        for event in events
-        if event.get("name") == "[memory]" and event["args"].get("Device Type") == 0
-    ]
-    level = peak = 0
-    for _, change in sorted(changes, key=lambda pair: pair[0]):
-        level += change
-        peak = max(peak, level)
-    return held + peak
+    return held + allocations.peak
+
+
+class _Allocations(TorchDispatchMode):
+    """Counts the bytes of all storages that operations make and that are still alive."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.level = self.peak = 0
+        self._alive: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {tensor.untyped_storage()._cdata for tensor in _tensors([args, kwargs])}
+        result = func(*args, **(kwargs or {}))
+        for tensor in _tensors([result]):
+            storage = tensor.untyped_storage()
+            name, size = storage._cdata, storage.nbytes()
+            if name not in given and name not in self._alive:
+                self._alive.add(name)
+                self.level += size
+                self.peak = max(self.peak, self.level)
+                weakref.finalize(storage, self._freed, name, size)
+        return result
+
+    def _freed(self, name: int, size: int) -> None:
+        self._alive.discard(name)
+        self.level -= size
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

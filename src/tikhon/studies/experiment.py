@@ -65,7 +65,7 @@ def run_cell(cell: Cell, report: Report) -> dict[str, Any]:
     model, history = fit(
         build_model(cell["model"], task, seed=cell["seed"]),
         recipe,
-        (task.train.inputs, aim(task.train)),
+        (task.train.inputs, task.train.target),
         epochs=cell["epochs"],
         batch_size=cell["batch_size"],
         optimizer=make_optimizer(cell),
@@ -83,7 +83,7 @@ def _step_memory(cell: Cell, task: Task, arm: Arm) -> int:
         Recipe(*arm.methods(), base=base_loss(task), seed=cell["seed"]),
         build_model(cell["model"], task, seed=cell["seed"]),
         task.train.inputs[batch],
-        aim(task.train)[batch],
+        task.train.target[batch],
         make_optimizer(cell),
     )
     return peak_memory(step)
@@ -91,11 +91,6 @@ def _step_memory(cell: Cell, task: Task, arm: Arm) -> int:
 
 def base_loss(task: Task) -> Callable[..., Tensor]:
     return F.cross_entropy if task.kind == "classes" else F.mse_loss
-
-
-def aim(split: Split) -> Tensor:
-    """The target in the shape of the model's output."""
-    return split.target if split.target.ndim > 1 or not split.target.is_floating_point() else split.target[:, None]
 
 
 def make_optimizer(cell: Cell) -> Callable[[Any], torch.optim.Optimizer]:
@@ -116,7 +111,7 @@ def r_squared(output: Tensor, values: Tensor) -> float:
 
 
 def _metric(task: Task, split: Split) -> Callable[[nn.Module], float]:
-    measure, target = (accuracy if task.kind == "classes" else r_squared), aim(split)
+    measure, target = (accuracy if task.kind == "classes" else r_squared), split.target
     return lambda model: measure(model(split.inputs), target)
 
 
