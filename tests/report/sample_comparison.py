@@ -73,9 +73,9 @@ def build(task: dict[str, object] | None = None) -> Comparison:
                     "train_loss": [[loss(index, s, e) for e in range(1, EPOCHS + 1)] for s in range(SEEDS)],
                 },
                 reliability={
-                    "confidence": confidence,
-                    "accuracy": right,
-                    "count": [float(2 + bin**2) for bin in range(10)],
+                    "confidence": [None, *confidence[1:]],
+                    "accuracy": [None, *right[1:]],
+                    "count": [0, *(2 + bin**2 for bin in range(1, 10))],
                 },
             )
         )

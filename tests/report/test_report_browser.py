@@ -101,6 +101,7 @@ def opened(browser: "sync_api.Browser", path: Path, window: str, scheme: str) ->
     scope="module", params=[(window, scheme) for window in WINDOWS for scheme in ("light", "dark")], ids="-".join
 )
 def tab(request: pytest.FixtureRequest, browser: "sync_api.Browser", report: Path) -> Iterator["sync_api.Page"]:
+    """The sample's page, open throughout."""
     window, scheme = request.param
     with opened(browser, report, window, scheme) as page:
         yield page
@@ -108,7 +109,7 @@ def tab(request: pytest.FixtureRequest, browser: "sync_api.Browser", report: Pat
 
 @pytest.fixture
 def page(tab: "sync_api.Page") -> "sync_api.Page":
-    """The sample's page as it was first opened."""
+    """The sample's page as it was first opened, for tests that change it."""
     tab.reload()
     return tab
 
@@ -119,16 +120,16 @@ def column(page: "sync_api.Page", index: int) -> list[str]:
     return [text.strip() for text in page.evaluate(script, index)]
 
 
-def test_the_page_fits_its_window_and_the_table_scrolls_in_its_own_box(page: "sync_api.Page") -> None:
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    inside, box = page.evaluate(
+def test_the_page_fits_its_window_and_the_table_scrolls_in_its_own_box(tab: "sync_api.Page") -> None:
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    inside, box = tab.evaluate(
         "(({scrollWidth, clientWidth}) => [scrollWidth, clientWidth])(document.querySelector('.scroll'))"
     )
-    assert inside <= box if page.viewport_size["width"] == 1440 else inside > box
+    assert inside <= box if tab.viewport_size["width"] == 1440 else inside > box
 
 
-def test_plots_are_read_without_a_lens_and_nothing_sticks_out_of_them(page: "sync_api.Page") -> None:
-    sizes = page.evaluate("""() => [...document.querySelectorAll(".plot")].map((plot) => {
+def test_plots_are_read_without_a_lens_and_nothing_sticks_out_of_them(tab: "sync_api.Page") -> None:
+    sizes = tab.evaluate("""() => [...document.querySelectorAll(".plot")].map((plot) => {
         const frame = plot.getBoundingClientRect(), scale = frame.width / plot.viewBox.baseVal.width;
         const texts = [...plot.querySelectorAll("text")];
         const out = texts.filter((text) => {
@@ -144,19 +145,19 @@ def test_plots_are_read_without_a_lens_and_nothing_sticks_out_of_them(page: "syn
     assert all(out == [] for _, out in sizes), sizes
 
 
-def test_text_and_lines_stand_out_from_what_they_stand_on(page: "sync_api.Page") -> None:
-    texts = page.evaluate(TEXTS)
+def test_text_and_lines_stand_out_from_what_they_stand_on(tab: "sync_api.Page") -> None:
+    texts = tab.evaluate(TEXTS)
     assert len(texts) > 150
     faint = [(text, colour, ground) for text, colour, ground in texts if contrast(colour, ground) < 4.5]
     assert faint == []
-    strokes, ground = page.evaluate(STROKES)
+    strokes, ground = tab.evaluate(STROKES)
     assert len(strokes) >= 7
     assert [colour for colour in strokes if contrast(colour, ground) < 3] == []
 
 
-def test_the_scheme_of_the_system_is_followed(page: "sync_api.Page") -> None:
-    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+def test_the_scheme_of_the_system_is_followed(tab: "sync_api.Page") -> None:
+    dark = tab.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (contrast(ground, "rgb(0, 0, 0)") < 3) == dark
 
 

@@ -76,6 +76,13 @@ def test_every_plot_has_words_for_those_who_cannot_see_it(page: str) -> None:
     assert any(label.startswith("Paired difference to none") and f"elr +{difference:.1f}" in label for label in labels)
 
 
+def test_reliability_says_which_way_an_arm_errs() -> None:
+    diagram = {"confidence": [None, 0.6, 0.9], "accuracy": [None, 0.5, 0.6], "count": [0, 1, 3]}
+    arm = replace(build().arms[0], reliability=diagram, calibration_error=0.25)
+    labels = [image["aria-label"] for image in Reader(render_page(Comparison(TASK, [arm]))).images]
+    assert "Reliability of none: on average overconfident by 25.0 points, calibration error 25.0%" in labels
+
+
 def test_the_same_numbers_give_the_same_page(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(matplotlib.rcParams, "font.size", 31.0)
     assert render_page(build()) == page

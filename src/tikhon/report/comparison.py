@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tikhon.core.errors import TikhonError
+from tikhon.studies.statistics import Reliability
 
 BASELINE = "none"
 
@@ -22,8 +23,8 @@ class Arm:
 
     ``seeds`` holds one mapping a seed with at least "seed" (what pairs the arms) and "metric"; further keys are passed
     on to machines as they are. ``curves`` maps a name ("test_metric", "train_loss", ...) to one list of values by
-    epoch for each seed. ``reliability`` holds, by bin of confidence, the lists "confidence" (mean), "accuracy" and
-    "count"; None where there is no confidence, as in regression.
+    epoch for each seed. ``reliability`` is the diagram of all seeds' test predictions together; None where there is no
+    confidence, as in regression.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Arm:
     relative_memory: float | None
     seeds: list[dict[str, Any]]
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
-    reliability: dict[str, list[float]] | None = None
+    reliability: Reliability | None = None
 
     @property
     def differs(self) -> bool:

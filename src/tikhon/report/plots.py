@@ -173,8 +173,9 @@ def reliability(comparison: Comparison) -> list[Plot]:
     for arm in comparison.arms:
         if arm.reliability is None:
             continue
-        bins = np.array([arm.reliability[key] for key in ("confidence", "accuracy", "count")], dtype=float)
-        confidence, accuracy, count = bins[:, np.isfinite(bins).all(0) & (bins[2] > 0)]
+        diagram = arm.reliability
+        bins = np.array([diagram["confidence"], diagram["accuracy"], diagram["count"]], dtype=np.float64)
+        confidence, accuracy, count = bins[:, np.isfinite(bins).all(0)]  # an empty bin has neither of the first two
         if not count.size:
             continue
         with _figure(170, 178) as (figure, axes):
