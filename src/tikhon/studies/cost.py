@@ -60,7 +60,8 @@ def peak_memory(step: TrainingStep) -> int:
     """
     step()  # optimizer state and memories are made in the first step
     held = step.held()
-    with _Allocations() as allocations:
+    allocations = _Allocations()
+    with allocations:
         step()
     return held + allocations.peak
 
@@ -70,7 +71,8 @@ class _Allocations(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.level = self.peak = 0
+        self.level: int = 0
+        self.peak: int = 0
         self._alive: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

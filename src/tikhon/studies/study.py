@@ -68,7 +68,8 @@ def training(
 ) -> Run:
     """The usual study: train the arm `settings["recipe"]` on an embedded task.
 
-    settings may also hold learning_rate. Measures: metric (test), validation, gap, calibration_error, seconds.
+    settings may also hold learning_rate. Measures: metric (test), train (on the labels as given, so with label noise
+    the share of them that is fitted), validation, gap, calibration_error, seconds.
     """
     return functools.partial(_train, dict(task), model, epochs, batch_size, optimizer)
 
@@ -97,7 +98,7 @@ def _train(
         report,
     )
     measures = {name: result[name] for name in ("metric", "gap", "calibration_error", "seconds")}
-    measures["validation"] = result["validation_metric"]
+    measures |= {"validation": result["validation_metric"], "train": result["train_metric"]}
     return {name: value for name, value in measures.items() if value is not None}
 
 
