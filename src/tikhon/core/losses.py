@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -23,11 +25,17 @@ class Loss(Protocol):
     @property
     def kind(self) -> Kind: ...
 
-    def hard(self, output: Tensor, value: Tensor) -> Tensor:
+    def scores(self, output: Tensor) -> Tensor:
+        """What `hard`, `soft` and `even` read, computed once for all parts of a target: log-probabilities, say."""
+
+    def hard(self, scores: Tensor, value: Tensor) -> Tensor:
         """Loss of every sample against one value each, (B,). Positions inside a sample are summed."""
 
-    def soft(self, output: Tensor, probabilities: Tensor) -> Tensor:
+    def soft(self, scores: Tensor, probabilities: Tensor) -> Tensor:
         """Loss of every sample against probabilities (B, K), (B,)."""
+
+    def even(self, scores: Tensor, value: Tensor) -> Tensor:
+        """Loss of every sample against equal probabilities, (B,); positions that `value` ignores do not count."""
 
     def mass(self, value: Tensor) -> Tensor | None:
         """What every sample counts in the denominator, (B,); None where each counts 1."""
@@ -45,32 +53,32 @@ class Loss(Protocol):
         """
 
 
-def weighted_losses(loss: Loss, output: Tensor, target: Target) -> tuple[Tensor, Tensor | None]:
+def weighted_losses(
+    loss: Loss, output: Tensor, target: Target, all_count: bool = False
+) -> tuple[Tensor, Tensor | None]:
     """The weighted loss of every row and what each row counts, both (B,); None where each counts 1.
 
-    A mixed target means the mix of the losses, whether or not the loss is linear in it.
+    A mixed target means the mix of the losses, whether or not the loss is linear in it. all_count: it is known that no
+    position is ignored.
     """
-    losses: Tensor | None = None
-    masses: Tensor | None = None
-    plain_mass = len(target.parts) == 1
+    scores = loss.scores(output)
+    all_count = all_count and getattr(loss, "weight", None) is None
+    losses: list[Tensor] = []
+    masses: list[Tensor] = []
     for part in target.parts:
         soft = part.value.is_floating_point() and loss.kind == "classes"
-        value = loss.soft(output, part.value) if soft else loss.hard(output, part.value)
-        own = loss.mass(part.value)
+        value = loss.soft(scores, part.value) if soft else loss.hard(scores, part.value)
         if target.smoothing:
-            uniform = torch.full_like(output, 1.0 / output.shape[1])
-            spread = loss.soft(output, uniform)
-            if own is not None and not soft:
-                spread = spread * (own != 0)
-            value = (1.0 - target.smoothing) * value + target.smoothing * spread
+            value = torch.lerp(value, loss.even(scores, part.value), target.smoothing)
         share = part.mass()
-        weighted = value if isinstance(share, float) and share == 1.0 else value * share
-        losses = weighted if losses is None else losses + weighted
-        if own is not None or isinstance(share, Tensor) or not plain_mass:
-            mass = torch.ones_like(value) * share if own is None else own * share
-            masses = mass if masses is None else masses + mass
-    assert losses is not None
-    return losses, masses
+        losses.append(value if isinstance(share, float) and share == 1.0 else value * share)
+        own = None if all_count else loss.mass(part.value)
+        if own is not None:
+            masses.append(own * share)
+        elif part.weight is not None or masses:
+            masses.append(torch.ones_like(value) * share)
+    # Shares add up to 1: where nothing is weighted every row counts 1, however it was mixed.
+    return reduce(add, losses), reduce(add, masses) if masses else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,44 +91,45 @@ class ClassLoss:
     """Scores -> log-probabilities over dimension 1; None is the log-softmax."""
     kind: Kind = "classes"
 
-    def _log_p(self, output: Tensor) -> Tensor:
+    def scores(self, output: Tensor) -> Tensor:
         return F.log_softmax(output, dim=1) if self.log_probabilities is None else self.log_probabilities(output)
 
-    def _weight(self, output: Tensor) -> Tensor | None:
-        return None if self.weight is None else self.weight.to(output)
+    def _weight(self, like: Tensor) -> Tensor | None:
+        return None if self.weight is None else self.weight.to(like)
 
-    def hard(self, output: Tensor, value: Tensor) -> Tensor:
-        weight = self._weight(output)
-        losses = F.nll_loss(self._log_p(output), value, weight, ignore_index=self.ignore_index, reduction="none")
-        return losses if losses.ndim == 1 else losses.flatten(1).sum(1)
+    def hard(self, scores: Tensor, value: Tensor) -> Tensor:
+        weight = self._weight(scores)
+        return _summed(F.nll_loss(scores, value, weight, ignore_index=self.ignore_index, reduction="none"))
 
-    def soft(self, output: Tensor, probabilities: Tensor) -> Tensor:
-        pointwise = -(probabilities.to(output.dtype) * self._log_p(output))
-        weight = self._weight(output)
-        if weight is not None:
-            pointwise = pointwise * weight.reshape(-1, *[1] * (output.ndim - 2))
-        return pointwise.flatten(1).sum(1)
+    def soft(self, scores: Tensor, probabilities: Tensor) -> Tensor:
+        return _summed(-(self._weighted(scores) * probabilities.to(scores.dtype)).sum(1))
+
+    def even(self, scores: Tensor, value: Tensor) -> Tensor:
+        pointwise = -self._weighted(scores).mean(1)
+        return _summed(pointwise if value.is_floating_point() else pointwise * (value != self.ignore_index))
+
+    def _weighted(self, scores: Tensor) -> Tensor:
+        weight = self._weight(scores)
+        return scores if weight is None else scores * weight.reshape(-1, *[1] * (scores.ndim - 2))
 
     def mass(self, value: Tensor) -> Tensor | None:
         if value.is_floating_point():
             return None
         kept = value != self.ignore_index
         if self.weight is not None:
-            counted = self.weight.to(value.device)[value.clamp_min(0)] * kept
-        else:
-            counted = kept.to(torch.get_default_dtype())
-        return counted if counted.ndim == 1 else counted.flatten(1).sum(1)
+            return _summed(self.weight.to(value.device)[value.clamp_min(0)] * kept)
+        return _summed(kept.to(torch.get_default_dtype()))
 
     def probabilities(self, output: Tensor) -> Tensor:
-        return F.softmax(output, dim=1) if self.log_probabilities is None else self._log_p(output).exp()
+        return F.softmax(output, dim=1) if self.log_probabilities is None else self.scores(output).exp()
 
     def mean(self, output: Tensor, value: Tensor) -> Tensor:
         weight = self._weight(output)
         if self.log_probabilities is None:
             return F.cross_entropy(output, value, weight, ignore_index=self.ignore_index)
         if value.is_floating_point():
-            return self.soft(output, value).mean()
-        return F.nll_loss(self._log_p(output), value, weight, ignore_index=self.ignore_index)
+            return self.soft(self.scores(output), value).mean()
+        return F.nll_loss(self.scores(output), value, weight, ignore_index=self.ignore_index)
 
     def refuse(self, output: Tensor, value: Tensor) -> bool:
         if output.ndim < 2:
@@ -157,6 +166,11 @@ class ClassLoss:
         return ignored
 
 
+def _summed(pointwise: Tensor) -> Tensor:
+    """Positions of a sample added up: (B, ...) -> (B,)."""
+    return pointwise if pointwise.ndim == 1 else pointwise.flatten(1).sum(1)
+
+
 @dataclass(frozen=True, eq=False)
 class ValueLoss:
     """An elementwise loss such as squared error, averaged inside each sample."""
@@ -164,11 +178,17 @@ class ValueLoss:
     elementwise: Callable[..., Tensor]
     kind: Kind = "values"
 
-    def hard(self, output: Tensor, value: Tensor) -> Tensor:
-        losses = self.elementwise(output, value, reduction="none")
+    def scores(self, output: Tensor) -> Tensor:
+        return output
+
+    def hard(self, scores: Tensor, value: Tensor) -> Tensor:
+        losses = self.elementwise(scores, value, reduction="none")
         return losses if losses.ndim == 1 else losses.flatten(1).mean(1)
 
-    def soft(self, output: Tensor, probabilities: Tensor) -> Tensor:
+    def soft(self, scores: Tensor, probabilities: Tensor) -> Tensor:
+        raise TikhonError("A loss on values has no classes to spread probability over.")
+
+    def even(self, scores: Tensor, value: Tensor) -> Tensor:
         raise TikhonError("A loss on values has no classes to spread probability over.")
 
     def mass(self, value: Tensor) -> Tensor | None:
@@ -198,8 +218,11 @@ class CustomLoss:
     function: Callable[[Any, Any], Tensor]
     kind: Kind = "custom"
 
-    def hard(self, output: Tensor, value: Tensor) -> Tensor:
-        losses = self.function(output, value)
+    def scores(self, output: Tensor) -> Tensor:
+        return output
+
+    def hard(self, scores: Tensor, value: Tensor) -> Tensor:
+        losses = self.function(scores, value)
         if not isinstance(losses, Tensor) or losses.ndim != 1:
             shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
             raise TikhonError(
@@ -208,7 +231,10 @@ class CustomLoss:
             )
         return losses
 
-    def soft(self, output: Tensor, probabilities: Tensor) -> Tensor:
+    def soft(self, scores: Tensor, probabilities: Tensor) -> Tensor:
+        raise TikhonError("A loss of your own has no classes to spread probability over.")
+
+    def even(self, scores: Tensor, value: Tensor) -> Tensor:
         raise TikhonError("A loss of your own has no classes to spread probability over.")
 
     def mass(self, value: Tensor) -> Tensor | None:

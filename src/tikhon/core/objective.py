@@ -60,7 +60,9 @@ class Objective:
             copies = len(rows) // len(target)
         if not terms and target.plain and total is None and copies == 1 and not ignored:
             return self.plain(evaluated, target.value)
-        losses, mass = weighted_losses(self.loss, evaluated, rows)
+        # Labels on an accelerator were not looked at: there, ignored positions have to be counted.
+        all_count = not ignored and target.value.device.type == "cpu"
+        losses, mass = weighted_losses(self.loss, evaluated, rows, all_count)
         if copies > 1:
             losses = losses.reshape(copies, -1).mean(0)
             mass = None if mass is None else mass[: len(target)]

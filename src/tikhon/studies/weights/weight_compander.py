@@ -1,6 +1,6 @@
 """Does companding the weights help a network that has few samples?"""
 
-from tikhon.studies.study import Expectation, Study, plain, recipes, training
+from tikhon.studies.study import Expectation, Study, plain, training
 
 study = Study(
     question="With 300 samples, is a network with companded weights more accurate than a plain one?",
