@@ -107,7 +107,7 @@ def recipes(*names: str) -> list[dict[str, str]]:
     return [{"recipe": name} for name in names]
 
 
-def plain(count: int, recipe: str = "none", rates: Sequence[float] = (0.1, 0.03, 0.3, 0.01, 0.2)) -> list[Settings]:
+def plain(count: int, recipe: str = "none", rates: Sequence[float] = (0.1, 0.05, 0.2, 0.02, 0.4)) -> list[Settings]:
     """`count` candidates of plain training: what it can tune is its learning rate."""
     return [{"recipe": recipe, "learning_rate": rate} for rate in rates[:count]]
 

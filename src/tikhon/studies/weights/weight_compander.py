@@ -8,7 +8,7 @@ study = Study(
     run=training(task={"source": "digits", "train_size": 300}, epochs=60),
     arms={
         "none": plain(3),
-        "weight_compander": [{"recipe": "weight_compander", "learning_rate": rate} for rate in (0.1, 0.03, 0.3)],
+        "weight_compander": [{"recipe": "weight_compander", "learning_rate": rate} for rate in (0.1, 0.05, 0.2)],
     },
     expectations=[Expectation("weight_compander", "none")],
 )
