@@ -20,7 +20,7 @@ from tikhon.core.losses import as_loss
 from tikhon.core.memory import PerSampleMemory
 from tikhon.core.method import Method, strengths
 from tikhon.core.objective import Objective, Total
-from tikhon.core.parameters import copy_into, every_parameter
+from tikhon.core.parameters import copy_into, every_parameter, select
 from tikhon.core.passes import RandomState, frozen_statistics, unwrapped
 from tikhon.core.plan import Plan
 from tikhon.core.reading import Reading, read_output
@@ -120,7 +120,8 @@ class Recipe:
         if samples is not None and samples < 1:
             raise TikhonError(f"samples must be the number of training samples, not {samples}: is the data set empty?")
         _refuse_foreign(model)
-        for entry in self._plan.of("check"):
+        for entry in self._plan.entries:
+            _refuse_empty_selection(entry.method, model)
             entry.method.check(model)
         before = {id(parameter) for parameter in model.parameters()}
         self._run.adopt(model)
@@ -267,6 +268,8 @@ class Recipe:
         return loss
 
     def _changed_batch(self, inputs: Any, target: Target) -> tuple[Any, Target]:
+        if self._plan.of("batch"):
+            _refuse_uneven(inputs, target.value)
         for entry in self._plan.of("batch"):
             if entry.active():
                 self._run.moment = "batch"
@@ -469,3 +472,20 @@ class _Passes:
 def _refuse_foreign(model: nn.Module) -> None:
     if not any(True for _ in model.parameters()):
         raise TikhonError(f"{type(model).__name__} has no parameters to train.")
+
+
+def _refuse_empty_selection(method: Method, model: nn.Module) -> None:
+    """A selection that matches nothing is refused before surgery, not in the middle of the first step."""
+    where = getattr(method, "where", None)
+    if where is not None:
+        try:
+            select(model, where)
+        except TikhonError as error:
+            raise TikhonError(f"{method.key}: {error}") from None
+
+
+def _refuse_uneven(inputs: Any, value: Tensor) -> None:
+    """Methods that act on the batch go by its rows, before the model's output shows whether labels fit."""
+    rows = len(first_tensor(inputs))
+    if value.shape[:1] != (rows,):
+        raise TikhonError(f"A target of shape {tuple(value.shape)} does not fit a batch of {rows} inputs.")
