@@ -21,7 +21,7 @@ from tikhon.core.memory import PerSampleMemory
 from tikhon.core.method import Method, strengths
 from tikhon.core.objective import Objective, Total
 from tikhon.core.parameters import copy_into, every_parameter, select
-from tikhon.core.passes import RandomState, frozen_statistics, unwrapped
+from tikhon.core.passes import RandomState, Statistics, frozen_statistics, unwrapped
 from tikhon.core.plan import Plan
 from tikhon.core.reading import Reading, read_output
 from tikhon.core.run import Run
@@ -131,6 +131,7 @@ class Recipe:
         for entry in self._plan.entries:
             for name in entry.method.taps(model):
                 self._run.taps.place(model, name, entry.key)
+        self._statistics = Statistics(model)
         self._added = [one for one in every_parameter(model) if id(one.leaf) not in before]
         self._samples = samples
         for module in self._modules():
@@ -227,10 +228,13 @@ class Recipe:
         run.restore()
         self._hooks.reset()
         self._window.begin()
+        if run.device.type == "cpu":  # elsewhere values are not looked at in time to refuse a batch for them
+            self._statistics.keep()
         try:
             loss = self._training_loss(called, inputs, target, index, weight, total)
         except BaseException:
             run.restore()
+            self._statistics.restore()
             self._window.forget_batch()
             raise
         run.clock.micro += 1
