@@ -51,6 +51,28 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
             module._buffers.update(buffers)
 
 
+class Statistics:
+    """Running statistics of a model's norms, kept while a batch is in hand so that a refused one leaves no trace."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+        self._kept: list[tuple[Tensor, Tensor]] = []
+
+    def keep(self) -> None:
+        # Looked up at every batch: moving a model to a device replaces its buffers.
+        self._kept = [
+            (buffer, buffer.clone())
+            for norm in self._norms
+            if norm.training
+            for buffer in norm._buffers.values()
+            if buffer is not None
+        ]
+
+    def restore(self) -> None:
+        for buffer, before in self._kept:
+            buffer.copy_(before)
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside `torch.compile`, DistributedDataParallel and DataParallel."""
     while True:

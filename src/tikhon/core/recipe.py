@@ -20,8 +20,8 @@ from tikhon.core.losses import as_loss
 from tikhon.core.memory import PerSampleMemory
 from tikhon.core.method import Method, strengths
 from tikhon.core.objective import Objective, Total
-from tikhon.core.parameters import copy_into, every_parameter
-from tikhon.core.passes import RandomState, frozen_statistics, unwrapped
+from tikhon.core.parameters import copy_into, every_parameter, select
+from tikhon.core.passes import RandomState, Statistics, frozen_statistics, unwrapped
 from tikhon.core.plan import Plan
 from tikhon.core.reading import Reading, read_output
 from tikhon.core.run import Run
@@ -120,7 +120,8 @@ class Recipe:
         if samples is not None and samples < 1:
             raise TikhonError(f"samples must be the number of training samples, not {samples}: is the data set empty?")
         _refuse_foreign(model)
-        for entry in self._plan.of("check"):
+        for entry in self._plan.entries:
+            _refuse_empty_selection(entry.method, model)
             entry.method.check(model)
         before = {id(parameter) for parameter in model.parameters()}
         self._run.adopt(model)
@@ -130,6 +131,7 @@ class Recipe:
         for entry in self._plan.entries:
             for name in entry.method.taps(model):
                 self._run.taps.place(model, name, entry.key)
+        self._statistics = Statistics(model)
         self._added = [one for one in every_parameter(model) if id(one.leaf) not in before]
         self._samples = samples
         for module in self._modules():
@@ -226,10 +228,13 @@ class Recipe:
         run.restore()
         self._hooks.reset()
         self._window.begin()
+        if run.device.type == "cpu":  # elsewhere values are not looked at in time to refuse a batch for them
+            self._statistics.keep()
         try:
             loss = self._training_loss(called, inputs, target, index, weight, total)
         except BaseException:
             run.restore()
+            self._statistics.restore()
             self._window.forget_batch()
             raise
         run.clock.micro += 1
@@ -267,6 +272,8 @@ class Recipe:
         return loss
 
     def _changed_batch(self, inputs: Any, target: Target) -> tuple[Any, Target]:
+        if self._plan.of("batch"):
+            _refuse_uneven(inputs, target.value)
         for entry in self._plan.of("batch"):
             if entry.active():
                 self._run.moment = "batch"
@@ -469,3 +476,20 @@ class _Passes:
 def _refuse_foreign(model: nn.Module) -> None:
     if not any(True for _ in model.parameters()):
         raise TikhonError(f"{type(model).__name__} has no parameters to train.")
+
+
+def _refuse_empty_selection(method: Method, model: nn.Module) -> None:
+    """A selection that matches nothing is refused before surgery, not in the middle of the first step."""
+    where = getattr(method, "where", None)
+    if where is not None:
+        try:
+            select(model, where)
+        except TikhonError as error:
+            raise TikhonError(f"{method.key}: {error}") from None
+
+
+def _refuse_uneven(inputs: Any, value: Tensor) -> None:
+    """Methods that act on the batch go by its rows, before the model's output shows whether labels fit."""
+    rows = len(first_tensor(inputs))
+    if value.shape[:1] != (rows,):
+        raise TikhonError(f"A target of shape {tuple(value.shape)} does not fit a batch of {rows} inputs.")

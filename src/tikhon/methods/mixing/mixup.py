@@ -57,6 +57,10 @@ class MixUp(Method):
         neutral="alpha=0",
     )
     slots = {"batch": "mix"}
+    exempt = {
+        "accumulation": "partners come from the same micro-batch",
+        "permutation": "partners are drawn by their place in the batch",
+    }
 
     def __init__(self, alpha: Strength = 1.0) -> None:
         super().__init__()

@@ -66,6 +66,10 @@ class NestedDropout(Method):
         neutral="",
     )
     slots = {"prepare": "gate", "batch": "augment", "export": "prune"}
+    exempt = {
+        "neutral": "every distribution leaves features out now and then",
+        "accumulation": "every micro-batch keeps a number of features of its own",
+    }
 
     def __init__(
         self, scale: Strength = 100.0, centre: Strength = 0.0, at: str | None = None, keep: int | None = None

@@ -1,0 +1,154 @@
+"""What the laws need to know of a method beyond its card: one row, and only where the defaults do not do.
+
+A method without a row is made with the arguments of `card.example` (or none), and its neutral arguments are those of
+`card.neutral`. A public function of tensors has a row in `FUNCTIONS` with inputs to try it on.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tikhon.core.catalogue import catalogue
+from tikhon.core.method import Method
+
+LAWS = {
+    "neutral": "with its neutral arguments a method is plain training, to the bit",
+    "resume": "saving and loading in a new process continues to the bit",
+    "accumulation": "k micro-batches equal one batch k times as large",
+    "export": "the exported model is plain torch with the trained model's outputs",
+    "precision": "pure functions: gradients, float32, bfloat16, torch.func",
+    "permutation": "permuting the batch permutes per-sample results",
+    "untouched": "the caller's tensors stay as they were",
+    "reproducible": "the same seed gives the same weights, whatever the global generators do",
+    "pairs": "two methods are refused together or do not depend on the order of their listing",
+    "compile": "model and pure functions compile without a graph break",
+    "errors": "wrong input is refused before anything is changed",
+}
+"""The laws by the names that a method's `exempt` may use."""
+
+METHODS = sorted(catalogue())
+
+
+@dataclass(frozen=True)
+class Row:
+    """arguments: what the laws make the method with, strong enough to act within three epochs of two steps;
+    neutral: its neutral arguments, where `card.neutral` is not written as arguments."""
+
+    arguments: Mapping[str, Any] | None = None
+    neutral: Mapping[str, Any] | None = None
+
+
+ROWS: Mapping[str, Row] = {
+    "ema": Row(arguments={"decay": 0.5}, neutral={}),
+    "l2": Row(arguments={"strength": 0.1}),
+    "nested_dropout": Row(arguments={"scale": 8.0}),
+}
+
+
+def written(arguments: str) -> dict[str, Any]:
+    """The arguments in a card's `strength=0.1, where="head"`."""
+    call = ast.parse(f"f({arguments})", mode="eval").body
+    assert isinstance(call, ast.Call)
+    if call.args:
+        raise ValueError("positional arguments")
+    return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+
+
+def arguments_of(name: str) -> dict[str, Any]:
+    """The arguments that the laws make a method with."""
+    given = ROWS.get(name, Row()).arguments
+    return dict(given) if given is not None else written(catalogue()[name].load().card.example)
+
+
+def make(name: str) -> Method:
+    """The method as the laws try it."""
+    return catalogue()[name].load()(**arguments_of(name))
+
+
+def make_neutral(name: str) -> Method:
+    """The method with its neutral arguments, the others as the laws try it."""
+    kind = catalogue()[name].load()
+    neutral = ROWS.get(name, Row()).neutral
+    if neutral is None:
+        try:
+            neutral = written(kind.card.neutral)
+        except (SyntaxError, ValueError):
+            raise AssertionError(
+                f"{name}: card.neutral is not written as arguments ({kind.card.neutral!r}). Write them as in "
+                f"'strength=0', or give the method a Row(neutral={{...}}) in tests/laws/rows.py."
+            ) from None
+    return kind(**(arguments_of(name) | dict(neutral)))
+
+
+class Draw:
+    """Tensors in float64 to try functions on, from one generator."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(7)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
+
+    def positive(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.generator, dtype=torch.float64) + 0.5
+
+    def probabilities(self, *shape: int) -> Tensor:
+        return torch.softmax(self.normal(*shape), dim=-1)
+
+    def permutation(self, size: int) -> Tensor:
+        return torch.randperm(size, generator=self.generator)
+
+    def labels(self, size: int, classes: int) -> Tensor:
+        return torch.randint(classes, (size,), generator=self.generator)
+
+
+@dataclass(frozen=True)
+class Function:
+    """Inputs to try a public function of tensors on, floating-point ones in float64.
+
+    differentiable: whether `gradcheck` holds at these inputs; in_place: it writes into its first argument, which is
+    then its result; bfloat16: whether it takes bfloat16; vmap: whether `torch.func.vmap` can map it: torch's fused
+    operations on lists of parameters cannot be mapped, and their product with a tensor has no working gradient.
+    """
+
+    arguments: Callable[[Draw], tuple[Any, ...]]
+    differentiable: bool = True
+    in_place: bool = False
+    bfloat16: bool = True
+    vmap: bool = True
+
+
+FUNCTIONS: Mapping[str, Function] = {
+    "elr.clamped": Function(lambda d: (d.probabilities(5, 3),)),
+    "elr.elr_penalty": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
+    "elr.updated_memory": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3), 0.7)),
+    "ema.moved_average": Function(
+        lambda d: ([d.normal(3), d.normal(2, 2)], [d.normal(3), d.normal(2, 2)], 0.9), in_place=True
+    ),
+    "l2.half_squared_norm": Function(lambda d: ([d.normal(3), d.normal(2, 2)],), vmap=False),
+    "label_smoothing.smoothed": Function(lambda d: (d.probabilities(5, 3), 0.1)),
+    "mixup.mixup": Function(lambda d: (d.normal(4, 3), d.permutation(4), 0.3)),
+    "nested_dropout.keep_first": Function(lambda d: (d.normal(4, 6), torch.tensor(2))),
+    "sam.ascent_offsets": Function(lambda d: ([d.normal(3), d.normal(2, 2)], 0.05), differentiable=False, vmap=False),
+}
+
+
+def public_functions() -> dict[str, Callable[..., Any]]:
+    """Every public function of tensors of every method's module, as `method.function`."""
+    found = {}
+    for name, listing in catalogue().items():
+        module = inspect.getmodule(listing.load())
+        for key, function in vars(module).items():
+            if not inspect.isfunction(function) or key.startswith("_") or function.__module__ != module.__name__:
+                continue
+            annotations = [str(one.annotation) for one in inspect.signature(function).parameters.values()]
+            if any("Tensor" in one for one in annotations):
+                found[f"{name}.{key}"] = function
+    return found

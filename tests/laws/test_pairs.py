@@ -1,0 +1,54 @@
+"""Every pair of methods: refused in a sentence that names both, or trained to the same bits in either order."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+import torch
+
+import tikhon
+
+from .rows import METHODS, make
+from .training import Training, differing, obeys, state_of
+
+PAIRS = list(combinations(METHODS, 2))
+
+
+def refusal(*names):
+    """The sentence with which a recipe refuses these methods, or None."""
+    try:
+        tikhon.Recipe(*map(make, names))
+    except tikhon.TikhonError as error:
+        return str(error)
+    return None
+
+
+def trained(*names):
+    torch.manual_seed(0)
+    return state_of(Training.of(*map(make, names)).until(3))
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS, ids="+".join)
+def test_pair_is_refused_or_independent_of_order(one, other, record_property):
+    obeys(one, "pairs")
+    obeys(other, "pairs")
+    sentence = refusal(one, other)
+    assert refusal(other, one) == sentence
+    if sentence is not None:
+        record_property("refused", sentence)
+        assert one in sentence
+        assert other in sentence
+        return
+    state = trained(one, other)
+    assert all(value.isfinite().all() for value in state["model"].values())
+    assert not differing(trained(other, one), state)
+
+
+def test_as_many_as_go_together_do_not_depend_on_order():
+    chosen: list[str] = []
+    for name in METHODS:
+        if refusal(*chosen, name) is None:
+            chosen.append(name)
+    assert len(chosen) > len(METHODS) // 2
+    assert not differing(trained(*reversed(chosen)), trained(*chosen))
