@@ -1,0 +1,241 @@
+"""The training step: every moment in its time, from the batch to what follows the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from tikhon.core import export
+from tikhon.core.batches import first_tensor
+from tikhon.core.errors import TikhonError
+from tikhon.core.objective import Objective, Total
+from tikhon.core.passes import RandomState, Statistics, frozen_statistics
+from tikhon.core.plan import Plan
+from tikhon.core.run import Run
+from tikhon.core.setup import needing_ids
+from tikhon.core.target import Target
+from tikhon.core.window import Mark, Window
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A micro-batch as the caller gave it, and what to call with it."""
+
+    called: Callable[..., Any]
+    inputs: Any
+    target: Any
+    index: Tensor | None
+    weight: Tensor | None
+    total: Total | None
+
+
+class Training:
+    """Runs the moments of a plan. The optimizer's hooks call `before_step` and `after_step`."""
+
+    def __init__(self, plan: Plan, run: Run, objective: Objective, window: Window) -> None:
+        self._plan, self._run, self._objective, self._window = plan, run, objective, window
+        self._wanting_ids = needing_ids(plan)
+        self._samples = 0
+        self._statistics: Statistics | None = None
+        self._cached: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.example: Any = None
+
+    def begin(self, model: nn.Module, samples: int | None) -> None:
+        """The model is prepared."""
+        self._samples = samples or 0
+        self._statistics = Statistics(model)
+        if any(parametrize.is_parametrized(module) for module in model.modules()):
+            self._cached = parametrize.cached
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of a micro-batch, all moments up to backward done; a batch that is refused leaves no trace."""
+        run = self._run
+        run.restore()
+        self._window.begin()
+        assert self._statistics is not None
+        if run.device.type == "cpu":  # elsewhere values are not looked at in time to refuse a batch for them
+            self._statistics.keep()
+        try:
+            loss = self._loss(batch)
+        except BaseException:
+            run.restore()
+            self._statistics.restore()
+            self._window.forget_batch()
+            raise
+        run.clock.micro += 1
+        return loss
+
+    def _loss(self, batch: Batch) -> Tensor:
+        run, objective = self._run, self._objective
+        inputs, aim = batch.inputs, None
+        if objective.reads_samples or batch.weight is not None or batch.total is not None:
+            index = self._checked_index(batch.index, inputs)
+            aim = Target.of(batch.target, index, batch.weight)
+            inputs, aim = self._changed_batch(inputs, aim)
+            run.begin_batch(batch.inputs, inputs is not batch.inputs)
+        if self.example is None:
+            self.example = export.example_of(inputs)
+        penalty = self._window.penalty(objective.penalties) if self._plan.of("parameter_terms") else None
+        passes = _Passes(run, objective, self._cached, batch, inputs, aim, bool(self._plan.of("around")))
+        around = self._plan.of("around")
+        if around and around[0].active():
+            run.moment = "around"
+            around[0].step.replay()
+            loss = around[0].method.around(passes, around[0].step)
+            if run.perturbed:
+                self._restore_after(loss)
+        else:
+            loss = passes()
+        run.end_batch()
+        run.features = {}
+        if penalty is not None:
+            loss = loss + penalty
+        self._check_finite(loss)
+        return loss
+
+    def _changed_batch(self, inputs: Any, target: Target) -> tuple[Any, Target]:
+        rows = len(first_tensor(inputs)) if self._plan.of("batch") else len(target)
+        if len(target) != rows:
+            raise TikhonError(f"A target of shape {tuple(target.value.shape)} does not fit a batch of {rows} inputs.")
+        for entry in self._plan.of("batch"):
+            if entry.active():
+                self._run.moment = "batch"
+                entry.step.replay()
+                inputs, target = entry.method.batch(inputs, target, entry.step)
+        return inputs, target
+
+    def _checked_index(self, index: Tensor | None, inputs: Any) -> Tensor | None:
+        if not self._wanting_ids:
+            return index
+        rows = len(first_tensor(inputs))
+        if index is None:
+            raise TikhonError(
+                f"{', '.join(self._wanting_ids)} needs to know which samples these are: wrap the full data set in "
+                "tk.data.indexed(...) and pass recipe.loss(x, y, index=index)."
+            )
+        if index.shape != (rows,) or index.is_floating_point():
+            raise TikhonError(f"index must be {rows} integers; got {index.dtype} of {tuple(index.shape)}.")
+        if index.device.type == "cpu" and rows:
+            low, high = (int(bound) for bound in torch.aminmax(index))
+            if low < 0 or high >= self._samples:
+                raise TikhonError(
+                    f"Sample ids range from {low} to {high}, but prepare was told samples={self._samples}. "
+                    "Index the full data set before any split."
+                )
+        return index.to(self._run.device, torch.int64)
+
+    def _restore_after(self, loss: Tensor) -> None:
+        """Put perturbed weights back when this loss's backward has ended, before anybody clips or steps."""
+
+        def queue(gradient: Tensor) -> None:
+            torch.autograd.Variable._execution_engine.queue_callback(self._run.restore)
+
+        loss.register_hook(queue)
+
+    def _check_finite(self, loss: Tensor) -> None:
+        # A look at the value waits for an accelerator: there it is taken at the first step and at the end of epochs.
+        if loss.device.type == "cpu" or self._run.clock.number == 0:
+            self._objective.refuse_nonfinite(loss)
+        else:
+            self._window.note(loss)
+
+    def before_step(self) -> None:
+        """Gradients are complete: add the penalties' and let methods change them."""
+        run = self._run
+        run.restore()
+        self._window.add_penalty_gradients()
+        for entry in self._plan.of("gradients"):
+            if entry.active():
+                chosen = run.select(getattr(entry.method, "where", "all"))
+                with run.during("gradients"), torch.no_grad():
+                    entry.step.replay()
+                    entry.method.gradients([one for one in chosen if one.leaf.grad is not None], entry.step)
+
+    def after_step(self) -> None:
+        """The step happened."""
+        run = self._run
+        self._window.commit()
+        for entry in self._plan.of("after_step"):
+            if entry.active():
+                with run.during("after_step"), torch.no_grad():
+                    entry.step.replay()
+                    entry.method.after_step(run.model, entry.step)
+        run.clock.number += 1
+        run.clock.epoch_steps += 1
+        run.clock.micro = 0
+
+    def mark(self) -> Mark:
+        return self._window.mark()
+
+    def rewind(self, mark: Mark) -> None:
+        self._window.rewind(mark)
+
+    def end_epoch(self) -> None:
+        run = self._run
+        self._window.refuse_noted()
+        for entry in self._plan.of("epoch_end"):
+            with run.during("epoch_end"), torch.no_grad():
+                entry.step.replay()
+                entry.method.epoch_end(entry.step)
+        run.clock.epoch += 1
+        run.clock.last_epoch_steps, run.clock.epoch_steps = run.clock.epoch_steps, 0
+
+
+class _Passes:
+    """The loss as a function of the weights: the first call writes state, every further call repeats it exactly."""
+
+    def __init__(
+        self,
+        run: Run,
+        objective: Objective,
+        cached: Callable[[], AbstractContextManager[None]],
+        batch: Batch,
+        inputs: Any,
+        aim: Target | None,
+        repeatable: bool,
+    ) -> None:
+        self._run, self._objective, self._cached = run, objective, cached
+        self._batch, self._inputs, self._aim = batch, inputs, aim
+        self._repeatable = repeatable
+        self._random: RandomState | None = None
+        self._ignored = False
+
+    def __call__(self) -> Tensor:
+        if not self._repeatable:
+            return self._first()
+        if self._random is None:
+            self._random = RandomState.now(self._run.device)
+            return self._first()
+        after = RandomState.now(self._run.device)
+        self._random.restore()
+        try:
+            with frozen_statistics(self._run.model):
+                output = self._forward()
+                if self._aim is None:
+                    return self._objective.plain(output, self._batch.target)
+                return self._objective.again(output, self._aim, self._batch.total, self._ignored)
+        finally:
+            after.restore()
+
+    def _first(self) -> Tensor:
+        objective, batch = self._objective, self._batch
+        output = self._forward()
+        self._ignored = objective.loss.refuse(output, batch.target)
+        if self._aim is None and not self._ignored:
+            return objective.plain(output, batch.target)
+        loss, self._aim = objective.first(output, self._aim or Target.of(batch.target), batch.total, self._ignored)
+        return loss
+
+    def _forward(self) -> Tensor:
+        run = self._run
+        if not run.taps.placed:
+            with self._cached():
+                return run.output(self._batch.called, self._inputs)
+        with self._cached(), run.taps.recording() as run.features:
+            return run.output(self._batch.called, self._inputs)
