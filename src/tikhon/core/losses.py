@@ -86,17 +86,18 @@ class ClassLoss:
     def _log_p(self, output: Tensor) -> Tensor:
         return F.log_softmax(output, dim=1) if self.log_probabilities is None else self.log_probabilities(output)
 
-    def _weight(self, output: Tensor) -> Tensor | None:
-        return None if self.weight is None else self.weight.to(output)
+    def _weight(self, like: Tensor) -> Tensor | None:
+        return None if self.weight is None else self.weight.to(like)
 
     def hard(self, output: Tensor, value: Tensor) -> Tensor:
-        weight = self._weight(output)
-        losses = F.nll_loss(self._log_p(output), value, weight, ignore_index=self.ignore_index, reduction="none")
+        log_p = self._log_p(output)  # may be wider than the output
+        losses = F.nll_loss(log_p, value, self._weight(log_p), ignore_index=self.ignore_index, reduction="none")
         return losses if losses.ndim == 1 else losses.flatten(1).sum(1)
 
     def soft(self, output: Tensor, probabilities: Tensor) -> Tensor:
-        pointwise = -(probabilities.to(output.dtype) * self._log_p(output))
-        weight = self._weight(output)
+        log_p = self._log_p(output)
+        pointwise = -(probabilities.to(log_p.dtype) * log_p)
+        weight = self._weight(log_p)
         if weight is not None:
             pointwise = pointwise * weight.reshape(-1, *[1] * (output.ndim - 2))
         return pointwise.flatten(1).sum(1)
@@ -115,12 +116,12 @@ class ClassLoss:
         return F.softmax(output, dim=1) if self.log_probabilities is None else self._log_p(output).exp()
 
     def mean(self, output: Tensor, value: Tensor) -> Tensor:
-        weight = self._weight(output)
         if self.log_probabilities is None:
-            return F.cross_entropy(output, value, weight, ignore_index=self.ignore_index)
+            return F.cross_entropy(output, value, self._weight(output), ignore_index=self.ignore_index)
         if value.is_floating_point():
             return self.soft(output, value).mean()
-        return F.nll_loss(self._log_p(output), value, weight, ignore_index=self.ignore_index)
+        log_p = self._log_p(output)
+        return F.nll_loss(log_p, value, self._weight(log_p), ignore_index=self.ignore_index)
 
     def refuse(self, output: Tensor, value: Tensor) -> bool:
         if output.ndim < 2:
