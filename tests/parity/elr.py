@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from free_logits import FreeLogits
+from torch import Tensor
 from torch.nn import functional as F
 
 import tikhon
@@ -15,26 +16,15 @@ from tikhon.methods.targets.elr import elr_penalty, updated_memory
 CLOSE = {"rtol": 1e-6, "atol": 1e-12}
 
 
-class Logits(nn.Module):
-    """A model whose output is a parameter, so that the gradient of the loss can be read off."""
-
-    def __init__(self, shape: torch.Size) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(torch.zeros(shape, dtype=torch.float64))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.logits
-
-
 def check(case: Mapping[str, np.ndarray]) -> None:
     arrays = {name: torch.from_numpy(values) for name, values in case.items() if values.ndim}
-    momentum, strength, samples = float(case["beta"]), float(case["lam"]), int(case["num_examp"])
-    check_functions(arrays, momentum, strength, samples, int(case["num_classes"]))
+    momentum, strength = float(case["beta"]), float(case["lam"])
+    samples, classes = int(case["num_examp"]), int(case["num_classes"])
+    check_functions(arrays, momentum, strength, torch.zeros(samples, classes, dtype=torch.float64))
     check_recipe(arrays, momentum, strength, samples)
 
 
-def check_functions(arrays: Mapping[str, Tensor], momentum: float, strength: float, samples: int, classes: int) -> None:
-    memory = torch.zeros(samples, classes, dtype=torch.float64)
+def check_functions(arrays: Mapping[str, Tensor], momentum: float, strength: float, memory: Tensor) -> None:
     for t, index in enumerate(arrays["index"]):
         logits = arrays["logits"][t].clone().requires_grad_()
         probabilities = logits.softmax(1)
@@ -48,15 +38,13 @@ def check_functions(arrays: Mapping[str, Tensor], momentum: float, strength: flo
 def check_recipe(arrays: Mapping[str, Tensor], momentum: float, strength: float, samples: int) -> None:
     method = tikhon.ELR(strength=strength, momentum=momentum)
     recipe = tikhon.Recipe(method)
-    model = Logits(arrays["logits"][0].shape)
+    model = FreeLogits(*arrays["logits"][0].shape)
     recipe.prepare(model, samples=samples)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     recipe.attach(optimizer)
     for t, index in enumerate(arrays["index"]):
-        with torch.no_grad():
-            model.logits.copy_(arrays["logits"][t])
         optimizer.zero_grad()
-        loss = recipe.loss(torch.zeros(len(index), 1), arrays["labels"][t], index=index)
+        loss = recipe.loss(model.set(arrays["logits"][t]), arrays["labels"][t], index=index)
         loss.backward()
         optimizer.step()
         agree(arrays, t, method.memory.table, loss, model.logits.grad)
