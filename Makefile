@@ -36,7 +36,7 @@ unit: setup browser
 	$(BIN)/python -m pytest -n 2
 
 parity: setup
-	$(BIN)/python -m pytest tests/parity
+	$(BIN)/python -m pytest -rs tests/parity
 
 # The report is tested in a real browser. Where Debian's packages can be installed it is installed; elsewhere any chromium on the path serves.
 browser:

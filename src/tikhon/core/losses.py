@@ -124,12 +124,12 @@ class ClassLoss:
         return F.softmax(output, dim=1) if self.log_probabilities is None else self.scores(output).exp()
 
     def mean(self, output: Tensor, value: Tensor) -> Tensor:
-        weight = self._weight(output)
         if self.log_probabilities is None:
-            return F.cross_entropy(output, value, weight, ignore_index=self.ignore_index)
+            return F.cross_entropy(output, value, self._weight(output), ignore_index=self.ignore_index)
         if value.is_floating_point():
             return self.soft(self.scores(output), value).mean()
-        return F.nll_loss(self.scores(output), value, weight, ignore_index=self.ignore_index)
+        scores = self.scores(output)  # may be wider than the output
+        return F.nll_loss(scores, value, self._weight(scores), ignore_index=self.ignore_index)
 
     def refuse(self, output: Tensor, value: Tensor) -> bool:
         if output.ndim < 2:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tikhon.core.errors import TikhonError
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -29,6 +31,11 @@ class Part:
         """The value as probabilities (B, K)."""
         if self.value.is_floating_point():
             return self.value
+        if self.value.device.type == "cpu" and bool((self.value < 0).any()):
+            raise TikhonError(
+                "Some labels are to be ignored, and a label to be ignored has no probabilities: leave these samples "
+                "out of the batch, or leave out the method that softens targets."
+            )
         return F.one_hot(self.value, classes).to(torch.get_default_dtype())
 
     def mass(self) -> float | Tensor:
@@ -88,13 +95,14 @@ class Target:
 
     def distil(self, of_part: Callable[[Part], Tensor], amount: float, classes: int) -> Target:
         """Replace `amount` of each part by the probabilities (B, K) that `of_part` gives for it."""
-        return replace(
-            self,
-            parts=tuple(
-                replace(part, value=(1.0 - amount) * part.dense(classes) + amount * of_part(part))
-                for part in self.parts
-            ),
-        )
+
+        def taught(part: Part) -> Part:
+            own, teacher = part.dense(classes), of_part(part)
+            if not part.value.is_floating_point():
+                own = own.to(teacher.dtype)  # zeros and ones are exact in any precision, their product is not
+            return replace(part, value=(1.0 - amount) * own + amount * teacher)
+
+        return replace(self, parts=tuple(map(taught, self.parts)))
 
     def weighted(self, weight: Tensor) -> Target:
         """Multiply the weight of every row's own sample by `weight` (B,), before any mixing."""

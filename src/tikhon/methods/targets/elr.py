@@ -12,20 +12,21 @@ from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
 from tikhon.core.target import Target
 from tikhon.core.terms import Term, Terms
+from tikhon.math.precision import at_least_float32
 
 CLAMP = 1e-4  # as published: it bounds the term, and stops its gradient where the network is certain
 
 
 def clamped(probabilities: Tensor) -> Tensor:
-    """Probabilities kept in [1e-4, 1 - 1e-4]."""
-    return probabilities.clamp(CLAMP, 1.0 - CLAMP)
+    """Probabilities kept in [1e-4, 1 - 1e-4], in float32 at least: in half precision the upper bound would be 1."""
+    return at_least_float32(probabilities).clamp(CLAMP, 1.0 - CLAMP)
 
 
 def elr_penalty(probabilities: Tensor, memory: Tensor) -> Tensor:
     """log(1 - <p, t>) of every sample (Liu et al. 2020, arXiv 2007.00151, eq. 6).
 
-    probabilities: (B, K), kept in [1e-4, 1 - 1e-4] here; memory: (B, K), rows sum to at most 1. Returns (B,), at most
-    0: the more the network agrees with its memory, the lower.
+    probabilities: (B, K), kept in [1e-4, 1 - 1e-4] here; memory: (B, K), rows sum to at most 1. Returns (B,), in
+    float32 at least, between log(1e-4) and 0: the more the network agrees with its memory, the lower.
 
     >>> elr_penalty(torch.tensor([[0.5, 0.5]]), torch.tensor([[0.8, 0.2]]))
     tensor([-0.6931])
@@ -82,7 +83,7 @@ class ELR(Method):
     def remember(self, output: Tensor, target: Target, step: Step) -> None:
         assert target.ids is not None
         probabilities = step.loss.probabilities(step.clean(output))
-        old = self.memory.read(target.ids, like=probabilities)
+        old = self.memory.read(target.ids, like=clamped(probabilities))
         self.memory.write(target.ids, updated_memory(old, probabilities, step.value(self.momentum)))
 
     def terms(self, output: Tensor, target: Target, step: Step) -> Terms:

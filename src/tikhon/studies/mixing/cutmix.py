@@ -8,7 +8,7 @@ study = Study(
     run=training(task={"source": "digits", "train_size": 200}, model="cnn", epochs=60, batch_size=64),
     arms={
         "none": plain(3, rates=(0.1, 0.03, 0.01)),
-        "cutmix": recipes("cutmix(probability=0.25)", "cutmix(probability=0.5)", "cutmix(probability=1.0)"),
+        "cutmix": recipes("cutmix(p=0.25)", "cutmix(p=0.5)", "cutmix(p=1.0)"),
     },
     expectations=[Expectation("cutmix", "none")],
 )
