@@ -144,6 +144,10 @@ class Step:
         """An extra pass with gradient: batch statistics that move no running ones, and no random number spent."""
         return self._run.extra_pass(inputs)
 
+    def output(self, model: Callable[..., Any], inputs: Any) -> Tensor:
+        """The prediction of `model`, or of a function in its place, as this recipe reads it."""
+        return self._run.output(model, inputs)
+
     def tap(self, name: str) -> Feature:
         """The feature recorded at the module called `name` in the pass in hand."""
         return self._run.taps.feature(self._run.features, name)
