@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from tikhon.core.batches import first_tensor, map_tensors
 from tikhon.core.errors import TikhonError
 from tikhon.core.parameters import copy_into, every_parameter
+from tikhon.core.passes import evaluating
 from tikhon.core.plan import Plan
 from tikhon.core.run import Run
 
@@ -33,7 +34,7 @@ def export(run: Run, plan: Plan, example: Any, deployed: Callable[[], AbstractCo
     """Average, merge or fold, project, prune; then take off the taps and compare outputs."""
     model = run.model
     expected = None
-    with deployed(), _evaluating(model):
+    with deployed(), evaluating(model):
         if example is not None:
             expected = run.output(model, example)
         averaged = {one.name: one.leaf.detach().clone() for one in every_parameter(model)}
@@ -44,21 +45,9 @@ def export(run: Run, plan: Plan, example: Any, deployed: Callable[[], AbstractCo
     run.taps.remove()
     _refuse_traces(model)
     if expected is not None:
-        with _evaluating(model):
+        with evaluating(model):
             _refuse_different(run.output(model, example), expected)
     return model
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _refuse_different(found: Tensor, expected: Tensor) -> None:

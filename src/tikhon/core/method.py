@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ MOMENTS = (
     "gradients",
     "after_step",
     "epoch_end",
+    "task_end",
     "averages",
     "export",
 )
@@ -144,6 +145,12 @@ class Method(nn.Module):
 
     def epoch_end(self, step: Step) -> None:
         """Masks, memories."""
+
+    def task_end(self, batches: Iterable[tuple[Any, Tensor]] | None, step: Step) -> None:
+        """Keep what was learned: the caller ended a task of a sequence (`recipe.end_task`).
+
+        batches: the task's data as pairs of inputs and target on the model's device; None where the caller gave none.
+        """
 
     # At the end ------------------------------------------------------------------------------------------------------
 

@@ -109,6 +109,38 @@ def select(model: nn.Module, where: Where = "weights") -> list[Selected]:
     return found
 
 
+def effective_weights(chosen: Sequence[Selected]) -> dict[str, Tensor]:
+    """The weights that the network computes with, by name: each once, though weight norm makes one of two leaves."""
+    return {one.name: one.weight for one in chosen}
+
+
+def check_parametrizable(model: nn.Module, chosen: Sequence[Selected], method: str) -> None:
+    """Refuse to parametrise a weight that another module shares, or that is parametrised already.
+
+    A parametrization of one of two tied weights would untie them. One on top of another would change what the network
+    computes, because torch does not carry the value through the inverse of the chain.
+    """
+    names: dict[int, list[str]] = {}
+    for prefix, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                names.setdefault(id(parameter), []).append(f"{prefix}.{name}" if prefix else name)
+    for one in chosen:
+        if parametrize.is_parametrized(one.module, one.attribute):
+            chain: Any = one.module.get_submodule(f"parametrizations.{one.attribute}")
+            kinds = ", ".join(type(kind).__name__ for kind in chain)
+            raise TikhonError(
+                f"{method} parametrises weights, and {one.name} is parametrised already ({kinds}). "
+                "Leave that layer out with where=."
+            )
+        shared = names[id(one.leaf)]
+        if len(shared) > 1:
+            raise TikhonError(
+                f"{method} parametrises weights, and {' and '.join(shared)} are one tied weight: parametrising one "
+                "would untie them. Leave it out with where=."
+            )
+
+
 def find_module(model: nn.Module, name: str, method: str) -> nn.Module:
     """The module called `name`; a `TikhonError` with near misses where there is none."""
     modules: dict[str, nn.Module] = {plain_name(key): module for key, module in model.named_modules() if key}

@@ -73,6 +73,19 @@ class Statistics:
             buffer.copy_(before)
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in eval mode and nothing records gradients; every module's mode returns."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside `torch.compile`, DistributedDataParallel and DataParallel."""
     while True:

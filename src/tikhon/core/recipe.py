@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tikhon.core import export
+from tikhon.core.batches import map_tensors
 from tikhon.core.combine import During
 from tikhon.core.errors import TikhonError
 from tikhon.core.hooks import StepHooks, attachable
@@ -184,6 +185,24 @@ class Recipe:
     def end_epoch(self) -> None:
         """Say that an epoch has ended."""
         self._training.end_epoch()
+
+    def end_task(self, batches: Iterable[Any] | None = None) -> None:
+        """Say that a task of a sequence has been learned, for methods that keep it while the next one is.
+
+        batches: the task's data as your loader gives them, for methods that look at them again.
+        """
+        run = self._run
+        run.restore()
+
+        def pairs() -> Iterator[tuple[Any, Tensor]]:
+            for batch in () if batches is None else batches:
+                inputs, target, _ = self._reading.read(batch, None, None)
+                yield map_tensors(lambda values: values.to(run.device), inputs), target.to(run.device)
+
+        for entry in self._plan.of("task_end"):
+            with run.during("task_end"), torch.no_grad():
+                entry.step.replay()
+                entry.method.task_end(None if batches is None else pairs(), entry.step)
 
     # Looking in ------------------------------------------------------------------------------------------------------
 

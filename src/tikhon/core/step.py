@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tikhon.core.losses import Loss
     from tikhon.core.run import Run
 
-ON_ALL_RANKS = frozenset({"parameter_terms", "gradients", "after_step", "epoch_end", "prepare"})
+ON_ALL_RANKS = frozenset({"parameter_terms", "gradients", "after_step", "epoch_end", "task_end", "prepare"})
 """Moments that run once per optimizer step: their draws are the same on every rank and for every micro-batch."""
 
 
@@ -143,6 +143,10 @@ class Step:
     def forward(self, inputs: Any) -> Any:
         """An extra pass with gradient: batch statistics that move no running ones, and no random number spent."""
         return self._run.extra_pass(inputs)
+
+    def output(self, model: Callable[..., Any], inputs: Any) -> Tensor:
+        """The prediction of `model`, or of a function in its place, as this recipe reads it."""
+        return self._run.output(model, inputs)
 
     def tap(self, name: str) -> Feature:
         """The feature recorded at the module called `name` in the pass in hand."""

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tikhon.core.card import Card
 from tikhon.core.method import Method
-from tikhon.core.parameters import Where
+from tikhon.core.parameters import Where, effective_weights
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
 from tikhon.core.terms import Term, Terms
-
-
-def half_squared_norm(weights: Sequence[Tensor]) -> Tensor:
-    """(1/2) sum of w^2 over all tensors; a scalar with gradient w (Hoerl and Kennard 1970; Krogh and Hertz 1991).
-
-    >>> half_squared_norm([torch.tensor([3.0]), torch.tensor([4.0])])
-    tensor(12.5000)
-    """
-    return 0.5 * torch.stack([norm.square() for norm in torch._foreach_norm(list(weights))]).sum()
+from tikhon.math.norms import half_squared_norm
 
 
 class L2(Method):
@@ -59,5 +48,5 @@ class L2(Method):
         self.where = where
 
     def parameter_terms(self, model: nn.Module, step: Step) -> Terms:
-        weights = [one.weight for one in step.select(self.where)]
-        return {"norm": Term(half_squared_norm(weights), self.strength, per_sample=False)}
+        weights = effective_weights(step.select(self.where))
+        return {"norm": Term(half_squared_norm(weights.values()), self.strength, per_sample=False)}

@@ -1,0 +1,26 @@
+"""Norms of many tensors at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def half_squared_norm(weights: Iterable[Tensor]) -> Tensor:
+    """(1/2) sum of w^2 over all tensors; a scalar with gradient w (Hoerl and Kennard 1970; Krogh and Hertz 1991).
+
+    >>> half_squared_norm([torch.tensor([3.0]), torch.tensor([4.0])])
+    tensor(12.5000)
+    """
+    return 0.5 * torch.stack([norm.square() for norm in torch._foreach_norm(list(weights))]).sum()
+
+
+def absolute_norm(weights: Iterable[Tensor]) -> Tensor:
+    """sum of |w| over all tensors; a scalar whose (sub)gradient is sign(w), 0 at 0 (Tibshirani 1996).
+
+    >>> absolute_norm([torch.tensor([3.0, -1.0]), torch.tensor([0.0])])
+    tensor(4.)
+    """
+    return torch.stack(list(torch._foreach_norm(list(weights), 1))).sum()
