@@ -21,7 +21,7 @@ def run(settings: Settings, seed: int, report: Report) -> dict[str, float]:
     """Train a convolutional network.
 
     Measures: metric and validation (accuracy), robust (test accuracy under one signed gradient step of 0.1, the pixels
-    being in [0, 1]), distortion (mean distance of the singular values of the convolutions, as circular operators, to 1).
+    being in [0, 1]), distortion (mean distance to 1 of the convolutions' singular values, as circular operators).
     """
     task = load_task("digits", seed=seed)
     model, _ = fit(
