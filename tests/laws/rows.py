@@ -7,7 +7,9 @@ A method without a row is made with the arguments of `card.example` (or none), a
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import tikhon.math
 from tikhon.core.catalogue import catalogue
 from tikhon.core.method import Method
+from tikhon.core.recipe import Recipe
 
 LAWS = {
     "neutral": "with its neutral arguments a method is plain training, to the bit",
@@ -39,16 +43,20 @@ METHODS = sorted(catalogue())
 @dataclass(frozen=True)
 class Row:
     """arguments: what the laws make the method with, strong enough to act within three epochs of two steps;
-    neutral: its neutral arguments, where `card.neutral` is not written as arguments."""
+    neutral: its neutral arguments, where `card.neutral` is not written as arguments; begin: what the caller does once
+    the recipe is attached, where that is more than nothing."""
 
     arguments: Mapping[str, Any] | None = None
     neutral: Mapping[str, Any] | None = None
+    begin: Callable[[Recipe], None] = lambda recipe: None
 
 
 ROWS: Mapping[str, Row] = {
     "ema": Row(arguments={"decay": 0.5}, neutral={}),
+    "l2_anchor": Row(begin=lambda recipe: recipe.end_task()),
     "l2": Row(arguments={"strength": 0.1}),
     "nested_dropout": Row(arguments={"scale": 8.0}),
+    "wgsef": Row(arguments={"strength": 3.0, "keep": 0.4}),
 }
 
 
@@ -114,8 +122,9 @@ class Function:
     """Inputs to try a public function of tensors on, floating-point ones in float64.
 
     differentiable: whether `gradcheck` holds at these inputs; in_place: it writes into its first argument, which is
-    then its result; bfloat16: whether it takes bfloat16; vmap: whether `torch.func.vmap` can map it: torch's fused
-    operations on lists of parameters cannot be mapped, and their product with a tensor has no working gradient.
+    then its result; bfloat16: whether it takes bfloat16; vmap: whether `torch.func.vmap` can map it: it has no rule for
+    torch's fused operations on lists of parameters (whose product with one tensor has no working gradient either), nor
+    for a batch norm that keeps statistics.
     """
 
     arguments: Callable[[Draw], tuple[Any, ...]]
@@ -125,30 +134,71 @@ class Function:
     vmap: bool = True
 
 
+def pair(d: Draw) -> list[Tensor]:
+    """What methods get from a model: parameters of several shapes."""
+    return [d.normal(3), d.normal(2, 2)]
+
+
+def squared_error(weights: Mapping[str, Tensor], inputs: Tensor, value: Tensor) -> Tensor:
+    return (weights["w"] @ inputs - value).square()
+
+
 FUNCTIONS: Mapping[str, Function] = {
+    "cutmix.cutmix": Function(lambda d: (d.normal(4, 2, 5, 5), d.permutation(4), (slice(1, 4), slice(0, 2)))),
     "elr.clamped": Function(lambda d: (d.probabilities(5, 3),)),
     "elr.elr_penalty": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "elr.updated_memory": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3), 0.7)),
-    "ema.moved_average": Function(
-        lambda d: ([d.normal(3), d.normal(2, 2)], [d.normal(3), d.normal(2, 2)], 0.9), in_place=True
+    "ema.moved_average": Function(lambda d: (pair(d), pair(d), 0.9), in_place=True),
+    "ghost_bn.normalised_chunks": Function(
+        lambda d: (d.normal(6, 2, 3), 2, d.positive(2), d.normal(2), 1e-5), vmap=False
     ),
-    "l2.half_squared_norm": Function(lambda d: ([d.normal(3), d.normal(2, 2)],), vmap=False),
+    "l2_anchor.anchor_penalty": Function(lambda d: (pair(d), pair(d), pair(d)), vmap=False),
+    "l2_anchor.squared_gradients": Function(
+        lambda d: (squared_error, {"w": d.normal(3)}, d.normal(4, 3), d.normal(4)),
+    ),
+    "l2.half_squared_norm": Function(lambda d: (pair(d),), vmap=False),
     "label_smoothing.smoothed": Function(lambda d: (d.probabilities(5, 3), 0.1)),
     "mixup.mixup": Function(lambda d: (d.normal(4, 3), d.permutation(4), 0.3)),
+    "multi_sample_dropout.dropped": Function(lambda d: (d.normal(4, 3), 2, 0.0)),
     "nested_dropout.keep_first": Function(lambda d: (d.normal(4, 6), torch.tensor(2))),
-    "sam.ascent_offsets": Function(lambda d: ([d.normal(3), d.normal(2, 2)], 0.05), differentiable=False, vmap=False),
+    "norms.absolute_norm": Function(lambda d: (pair(d),), vmap=False),
+    "norms.half_squared_norm": Function(lambda d: (pair(d),), vmap=False),
+    "orth_conv.conv_orth_dist": Function(lambda d: (d.normal(3, 2, 3, 3), 1)),
+    "orth_conv.deconv_orth_dist": Function(lambda d: (d.normal(3, 2, 3, 3), 2, 1)),
+    "orth_conv.orth_dist": Function(lambda d: (d.normal(3, 4),)),
+    "orth_conv.orthogonality": Function(lambda d: (d.normal(4, 2, 3, 3), 2)),
+    "perp_grad.orthogonal_to": Function(lambda d: (pair(d), pair(d)), vmap=False),
+    "perp_grad.with_norms_of": Function(lambda d: (pair(d), pair(d)), vmap=False),
+    "shares.capped_shares": Function(
+        lambda d: (d.positive(3, 5), d.positive(3, 1), 2.0 * torch.ones(3, 1, dtype=torch.float64), d.positive(3, 5)),
+        bfloat16=False,
+    ),
+    "precision.at_least_float32": Function(lambda d: (d.normal(4, 3),)),
+    "ps_kd.known": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
+    "ps_kd.softened": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3), 0.5)),
+    "sam.ascent_offsets": Function(lambda d: (pair(d), 0.05), differentiable=False, vmap=False),
+    "stablemax.log_s": Function(lambda d: (d.normal(5, 3),)),
+    "stablemax.log_stablemax": Function(lambda d: (d.normal(5, 3),)),
+    "stablemax.s": Function(lambda d: (d.normal(5, 3),)),
+    "weight_compander.companded": Function(lambda d: (d.normal(4, 3), d.positive(1), d.positive(1))),
+    "weight_compander.expanded": Function(lambda d: (0.3 * d.normal(4, 3), d.positive(1) + 1.0, d.positive(1))),
+    "wgsef.envelope": Function(lambda d: (d.positive(3, 5), 2)),
+    "wgsef.envelope_prox": Function(lambda d: (d.positive(3, 5), 0.3, 2)),
 }
 
 
 def public_functions() -> dict[str, Callable[..., Any]]:
-    """Every public function of tensors of every method's module, as `method.function`."""
+    """Every public function of tensors of every method's module, and of what methods share, as `module.function`."""
+    modules = [inspect.getmodule(listing.load()) for listing in catalogue().values()]
+    modules += [
+        importlib.import_module(f"tikhon.math.{one.name}") for one in pkgutil.iter_modules(tikhon.math.__path__)
+    ]
     found = {}
-    for name, listing in catalogue().items():
-        module = inspect.getmodule(listing.load())
+    for module in modules:
         for key, function in vars(module).items():
             if not inspect.isfunction(function) or key.startswith("_") or function.__module__ != module.__name__:
                 continue
             annotations = [str(one.annotation) for one in inspect.signature(function).parameters.values()]
             if any("Tensor" in one for one in annotations):
-                found[f"{name}.{key}"] = function
+                found[f"{module.__name__.rpartition('.')[2]}.{key}"] = function
     return found

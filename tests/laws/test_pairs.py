@@ -29,7 +29,7 @@ def trained(*names):
     return state_of(Training.of(*map(make, names)).until(3))
 
 
-@pytest.mark.parametrize(("one", "other"), PAIRS, ids="+".join)
+@pytest.mark.parametrize(("one", "other"), PAIRS, ids=[f"{one}+{other}" for one, other in PAIRS])
 def test_pair_is_refused_or_independent_of_order(one, other, record_property):
     obeys(one, "pairs")
     obeys(other, "pairs")

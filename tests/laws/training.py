@@ -16,6 +16,8 @@ import tikhon
 from tikhon.core.catalogue import catalogue
 from tikhon.core.method import Method
 
+from .rows import ROWS, Row
+
 SAMPLES, BATCH, CLASSES = 32, 16, 4
 STEPS_AN_EPOCH = SAMPLES // BATCH
 STEPS, EPOCHS = 6, 3
@@ -96,6 +98,8 @@ class Training:
         prepared = recipe.prepare(network() if model is None else model, samples=SAMPLES)
         chosen = optimizer(prepared.parameters())
         recipe.attach(chosen, model=compiled(prepared) if compiled else None, steps=STEPS, epochs=EPOCHS)
+        for key in recipe.methods:
+            ROWS.get(key, Row()).begin(recipe)
         return cls(recipe, prepared, chosen, next(prepared.parameters()).dtype)
 
     def until(self, step: int, between: Callable[[], object] = lambda: None) -> Training:
@@ -150,7 +154,8 @@ def differing(one: Any, other: Any, at: str = "") -> list[str]:
 
 def obeys(name: str, law: str) -> None:
     """Skip, with the method's own reason, where it declares that it cannot obey this law."""
-    why = catalogue()[name].load().exempt.get(law)
+    listing = catalogue().get(name)  # what methods share is exempt from nothing
+    why = listing and listing.load().exempt.get(law)
     if why is not None:
         pytest.skip(f"{name} is exempt from {law}: {why}")
 
