@@ -126,6 +126,7 @@ class Function:
 
 
 FUNCTIONS: Mapping[str, Function] = {
+    "cutmix.cutmix": Function(lambda d: (d.normal(4, 2, 5, 5), d.permutation(4), (slice(1, 4), slice(2, 5)))),
     "elr.clamped": Function(lambda d: (d.probabilities(5, 3),)),
     "elr.elr_penalty": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "elr.updated_memory": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3), 0.7)),
@@ -136,7 +137,18 @@ FUNCTIONS: Mapping[str, Function] = {
     "label_smoothing.smoothed": Function(lambda d: (d.probabilities(5, 3), 0.1)),
     "mixup.mixup": Function(lambda d: (d.normal(4, 3), d.permutation(4), 0.3)),
     "nested_dropout.keep_first": Function(lambda d: (d.normal(4, 6), torch.tensor(2))),
+    "perp_grad.orthogonal_to": Function(
+        lambda d: ([d.normal(3), d.normal(2, 2)], [d.normal(3), d.normal(2, 2)]), vmap=False
+    ),
+    "perp_grad.with_norms_of": Function(
+        lambda d: ([d.normal(3), d.normal(2, 2)], [d.normal(3), d.normal(2, 2)]), vmap=False
+    ),
+    "ps_kd.known": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
+    "ps_kd.softened": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3), 0.4)),
     "sam.ascent_offsets": Function(lambda d: ([d.normal(3), d.normal(2, 2)], 0.05), differentiable=False, vmap=False),
+    "stablemax.log_s": Function(lambda d: (d.normal(5, 3),)),
+    "stablemax.log_stablemax": Function(lambda d: (d.normal(5, 3),)),
+    "stablemax.s": Function(lambda d: (d.normal(5, 3),)),
 }
 
 

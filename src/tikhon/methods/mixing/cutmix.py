@@ -119,7 +119,10 @@ class CutMix(Method):
         neutral="p=0",
     )
     slots = {"batch": "mix"}
-    exempt = {"accumulation": "every micro-batch mixes within itself"}
+    exempt = {
+        "accumulation": "partners come from the same micro-batch",
+        "permutation": "partners are drawn by their place in the batch",
+    }
 
     def __init__(self, alpha: Strength = 1.0, p: Strength = 1.0, truncate: bool = False) -> None:
         super().__init__()
