@@ -213,7 +213,7 @@ def test_errors():
         with pytest.raises(tikhon.TikhonError, match="one score a sample"):
             tikhon.DataDiet(scores=scores)
     recipe, _, optimizer = attached(tikhon.DataDiet(scores=torch.zeros(5)))
-    with pytest.raises(tikhon.TikhonError, match="scores of 5 samples, but prepare was told samples=12"):
+    with pytest.raises(tikhon.TikhonError, match="5 scores; prepare has samples=12"):
         step(recipe, optimizer, INDEX)
     recipe, _, _ = attached(tikhon.DataDiet(score_epochs=1))
     with pytest.raises(tikhon.TikhonError, match="no step was made"):

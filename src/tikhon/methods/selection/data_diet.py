@@ -16,6 +16,7 @@ from tikhon.core.memory import PerSampleMemory
 from tikhon.core.method import Method
 from tikhon.core.step import Step
 from tikhon.core.target import Target
+from tikhon.math.precision import at_least_float32
 
 
 def _errors(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -31,8 +32,7 @@ def el2n(probabilities: Tensor, labels: Tensor) -> Tensor:
     >>> el2n(torch.tensor([[0.6, 0.4]]), torch.tensor([1]))
     tensor([0.8485])
     """
-    found: Tensor = torch.linalg.vector_norm(_errors(probabilities, labels), dim=1)
-    return found
+    return torch.linalg.vector_norm(_errors(probabilities, labels), dim=1)  # type: ignore[no-any-return]
 
 
 def el1n(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -80,18 +80,16 @@ def grand(
         gradients = grad(sample_loss)(parameters, one, label)
         return torch.cat([gradient.flatten() for gradient in gradients.values()]).square().sum().sqrt()
 
-    found: Tensor = vmap(norm, chunk_size=chunk)(inputs, labels)
-    return found
+    return vmap(norm, chunk_size=chunk)(inputs, labels)
 
 
 def hardest(scores: Tensor, keep: float, skip_hardest: float = 0.0) -> Tensor:
     """Which samples to keep: the share `keep` with the highest scores below the share `skip_hardest` at the very top.
 
-    scores: (N,), finite; of equal scores the later sample ranks higher. Returns round(keep * N), at least one, indices
-    in increasing order.
+    scores: (N,), finite; of equal ones the later ranks higher. Returns round(keep * N) indices, at least 1, sorted.
 
-    >>> hardest(torch.tensor([0.1, 0.9, 0.5, 0.3]), keep=0.5), hardest(torch.tensor([0.1, 0.9, 0.5, 0.3]), 0.5, 0.25)
-    (tensor([1, 2]), tensor([2, 3]))
+    >>> hardest(torch.tensor([0.1, 0.9, 0.5, 0.3]), keep=0.5)
+    tensor([1, 2])
     """
     end = max(1, len(scores) - round(skip_hardest * len(scores)))
     begin = max(0, end - max(1, round(keep * len(scores))))
@@ -106,14 +104,12 @@ class DataDiet(Method):
 
         EL2N_i = mean over epochs of ||p_i - y_i||_2,   keep the share of samples with the highest
 
-    keep: the share kept, in (0, 1]; scores: (samples,) scores of your own, one a sample, to select from the start, for
-    example `el2n` or `grand` averaged over several networks as in the paper; otherwise EL2N is averaged over the first
-    `score_epochs` epochs of this training (the paper scores at epoch 10 to 20 of 200), which sees all samples, and the
-    selection holds from then on; skip_hardest: a share left out at the hard end, in [0, 1).
+    keep: the share kept, in (0, 1]; scores: (samples,) scores to select by from the start, for example `el2n` or
+    `grand` averaged over several networks as in the paper; without them EL2N is averaged over the first `score_epochs`
+    epochs of this training (the paper scores at epoch 10 to 20 of 200); skip_hardest: a share left out at the top.
 
-    What is left out has weight 0, and a batch counts as many samples as are kept of it: that costs the time of all. To
-    save it, go on with `torch.utils.data.Subset(indexed_data, recipe.methods["data_diet"].kept().tolist())`. With
-    `total=` count the kept samples alone. Samples never seen while scoring are left out.
+    What is left out has weight 0 and still takes its time; to save that, train on torch's `Subset(indexed_data,
+    method.kept().tolist())`. Under `total=` count the kept samples alone. Samples that were never scored are left out.
 
     Cost: two numbers a sample; with mixing one extra forward pass while scoring. Needs sample ids.
     Reference: Paul, Ganguli, Dziugaite 2021, arXiv 2107.07075.
@@ -144,12 +140,12 @@ class DataDiet(Method):
         super().__init__()
         if not 0.0 < keep <= 1.0:
             raise TikhonError(f"keep is the share of samples kept, in (0, 1], not {keep}.")
-        if not 0.0 <= skip_hardest < 1.0 or keep + skip_hardest > 1.0 + 1e-9:
+        if not 0.0 <= skip_hardest <= 1.0 - keep + 1e-9:
             raise TikhonError(f"skip_hardest must be in [0, 1 - keep], with keep={keep:g}, not {skip_hardest}.")
         if isinstance(score_epochs, bool) or not isinstance(score_epochs, int) or score_epochs < 1:
             raise TikhonError(f"score_epochs must be a positive integer, not {score_epochs!r}.")
         self.keep, self.score_epochs, self.skip_hardest = keep, score_epochs, skip_hardest
-        self.memory = PerSampleMemory()  # mean score and number of scores of every sample
+        self.memory = PerSampleMemory()  # of every sample the mean score and how many scores
         self.selected: Tensor | None  # (samples,) bool; None until chosen, and so saved as extra state
         self.register_buffer("selected", None, persistent=False)
         if scores is not None:
@@ -159,8 +155,7 @@ class DataDiet(Method):
             self._select(scores.detach())
 
     def _select(self, scores: Tensor) -> None:
-        """Choose among the samples that have a score."""
-        scored = (~scores.isnan()).nonzero()[:, 0]
+        scored = (~scores.isnan()).nonzero()[:, 0]  # the others are not counted, and not kept
         self.selected = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
         self.selected[scored[hardest(scores[scored], self.keep, self.skip_hardest)]] = True
 
@@ -174,10 +169,7 @@ class DataDiet(Method):
         if self.selected is None or self.keep == 1.0:
             return inputs, target
         if len(self.selected) != self.memory.samples:
-            raise TikhonError(
-                f"{self.key} has scores of {len(self.selected)} samples, but prepare was told "
-                f"samples={self.memory.samples}: give one score for every sample id."
-            )
+            raise TikhonError(f"{self.key} has {len(self.selected)} scores; prepare has samples={self.memory.samples}.")
         assert target.ids is not None
         selected = self.selected.to(target.ids.device)  # a state may have been loaded onto another device
         return inputs, target.weighted(selected[target.ids].to(torch.get_default_dtype()))
@@ -188,10 +180,9 @@ class DataDiet(Method):
         if output.ndim != 2:
             raise TikhonError(f"{self.key} scores one label a sample; the output {tuple(output.shape)} has several.")
         assert target.ids is not None
-        probabilities = step.loss.probabilities(step.clean(output))
-        precise = torch.promote_types(probabilities.dtype, torch.float32)  # bfloat16 cannot count beyond 256
-        scores = el2n(probabilities.to(precise), target.value)
-        mean, count = self.memory.read(target.ids, like=torch.stack([scores, scores], dim=1)).unbind(1)
+        probabilities = at_least_float32(step.loss.probabilities(step.clean(output)))  # bfloat16 counts to 256 only
+        scores = el2n(probabilities, target.value)
+        mean, count = self.memory.read(target.ids, like=scores[:, None].expand(-1, 2)).unbind(1)
         self.memory.write(target.ids, torch.stack([mean + (scores - mean) / (count + 1.0), count + 1.0], dim=1))
 
     def epoch_end(self, step: Step) -> None:
@@ -205,5 +196,4 @@ class DataDiet(Method):
         return {"selected": self.selected}
 
     def set_extra_state(self, state: dict[str, Tensor | None]) -> None:
-        selected = state["selected"]
-        self.selected = None if selected is None else selected.clone()
+        self.selected = None if state["selected"] is None else state["selected"].clone()
