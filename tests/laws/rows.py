@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import tikhon.math
 from tikhon.core.catalogue import catalogue
@@ -143,8 +143,29 @@ def squared_error(weights: Mapping[str, Tensor], inputs: Tensor, value: Tensor) 
     return (weights["w"] @ inputs - value).square()
 
 
+class Scores(nn.Module):
+    """A linear model in eval mode that computes in the type of its input; a copy of it is itself."""
+
+    def __init__(self, d: Draw) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(d.normal(4, 3))
+        self.eval()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs @ self.weight.to(inputs.dtype)
+
+    def __deepcopy__(self, memo: object) -> Scores:
+        return self
+
+
 FUNCTIONS: Mapping[str, Function] = {
     "cutmix.cutmix": Function(lambda d: (d.normal(4, 2, 5, 5), d.permutation(4), (slice(1, 4), slice(0, 2)))),
+    "data_diet.el1n": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
+    "data_diet.el2n": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
+    "data_diet.grand": Function(lambda d: (Scores(d), d.normal(5, 4), d.labels(5, 3))),
+    "data_diet.hardest": Function(lambda d: (d.normal(8), 0.5, 0.25), differentiable=False),
+    "data_diet.max_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
+    "data_diet.sum_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
     "elr.clamped": Function(lambda d: (d.probabilities(5, 3),)),
     "elr.elr_penalty": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "elr.updated_memory": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3), 0.7)),
@@ -160,6 +181,9 @@ FUNCTIONS: Mapping[str, Function] = {
     "label_smoothing.smoothed": Function(lambda d: (d.probabilities(5, 3), 0.1)),
     "mixup.mixup": Function(lambda d: (d.normal(4, 3), d.permutation(4), 0.3)),
     "multi_sample_dropout.dropped": Function(lambda d: (d.normal(4, 3), 2, 0.0)),
+    "nested_dropout.accuracy_by_kept": Function(
+        lambda d: (d.normal(6, 4), d.labels(6, 3), d.normal(3, 4), d.normal(3)), differentiable=False
+    ),
     "nested_dropout.keep_first": Function(lambda d: (d.normal(4, 6), torch.tensor(2))),
     "norms.absolute_norm": Function(lambda d: (pair(d),), vmap=False),
     "norms.half_squared_norm": Function(lambda d: (pair(d),), vmap=False),

@@ -73,8 +73,9 @@ class Objective:
         if total is not None:
             denominator = total
         if isinstance(denominator, Tensor):
-            # A batch that counts nothing has loss 0, not 0 / 0.
-            denominator = denominator.clamp_min(torch.finfo(losses.dtype).tiny)
+            # A batch that counts nothing has loss 0, not 0 / 0. One type first: in a narrower one the bound would be 0.
+            denominator = denominator.to(torch.promote_types(denominator.dtype, losses.dtype))
+            denominator = denominator.clamp_min(torch.finfo(denominator.dtype).tiny)
         result = losses.sum() / denominator
         self.values = {"task": result.detach()}
         for name, term in terms.items():
