@@ -28,11 +28,16 @@ def orthogonal_to(weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> lis
     gradients = [at_least_float32(one) for one in gradients]
     if not weights:
         return []
-    # Inner products with unit vectors: the square of a small norm would underflow.
-    norms = torch._foreach_norm(weights)
-    units = torch._foreach_div(weights, [norm.clamp_min(torch.finfo(norm.dtype).tiny) for norm in norms])
-    along = [product.sum() for product in torch._foreach_mul(units, gradients)]
-    return list(torch._foreach_sub(gradients, torch._foreach_mul(units, along)))
+    # Directions with a largest element of 1, because the squares of small weights would underflow: <d, d> >= 1.
+    largest = torch._foreach_norm(weights, ord=float("inf"))
+    directions = torch._foreach_div(weights, [one.clamp_min(torch.finfo(one.dtype).tiny) for one in largest])
+    along = [
+        product.sum() / square.sum().clamp_min(1.0)
+        for product, square in zip(
+            torch._foreach_mul(directions, gradients), torch._foreach_mul(directions, directions), strict=True
+        )
+    ]
+    return list(torch._foreach_sub(gradients, torch._foreach_mul(directions, along)))
 
 
 def with_norms_of(tensors: Sequence[Tensor], references: Sequence[Tensor]) -> list[Tensor]:

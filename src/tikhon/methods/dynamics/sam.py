@@ -17,11 +17,17 @@ from tikhon.core.strength import Strength, checked
 def ascent_offsets(gradients: Sequence[Tensor], radius: float) -> list[Tensor]:
     """radius * g / ||g||, the norm over all tensors together (Foret et al. 2021, arXiv 2010.01412, eq. 2 with p = 2).
 
+    Gradients that are all zero give offsets of zero.
+
     >>> ascent_offsets([torch.tensor([3.0]), torch.tensor([4.0])], 1.0)
     [tensor([0.6000]), tensor([0.8000])]
     """
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
-    return list(torch._foreach_mul(list(gradients), radius / norm.clamp_min(torch.finfo(norm.dtype).tiny)))
+    # Scaled to a largest element of 1 first: the squares of small gradients underflow, and dividing by a norm of 0
+    # would throw the weights far away just when the network has fitted its data.
+    largest = torch.stack(torch._foreach_norm(list(gradients), ord=float("inf"))).amax()
+    scaled = torch._foreach_div(list(gradients), largest.clamp_min(torch.finfo(largest.dtype).tiny))
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(scaled)))
+    return list(torch._foreach_mul(scaled, radius / norm.clamp_min(1.0)))
 
 
 class SAM(Method):
