@@ -29,8 +29,8 @@ def orthogonality(
 
     kernel: (M, C / groups, k_1, ..., k_d) for d = 1, 2, 3. I_0 is the identity at the central tap, 0 elsewhere. L is 0
     exactly where the rows of the convolution's matrix A are orthonormal or, if there are more rows than columns
-    (M > C S^d), its columns. With circular padding, N outputs a channel and an input at least 2 k - 1 wide, N L is
-    ||A A^T - I||_F^2 or, for more rows than columns, ||A^T A - I||_F^2.
+    (M > C S^d), its columns. With circular padding, N outputs a channel and an input at least 2 k - 1 wide (k with the
+    gaps of dilation), N L is ||A A^T - I||_F^2 or, for more rows than columns, ||A^T A - I||_F^2.
     Dilation: correlations at shifts that are no multiple of it vanish, and at the others they are those of a kernel
     without dilation and of stride S / gcd(S, dilation). Groups: the sum over groups. A transposed convolution is A^T:
     the same function of its weight, stride, dilation and groups.
@@ -148,8 +148,6 @@ class OrthogonalConv(Method):
         self.where = where
 
     def check(self, model: nn.Module) -> None:
-        if not any(isinstance(module, _ConvNd) for module in model.modules()):
-            raise TikhonError(f"{self.key} found no convolution in {type(model).__name__} to act on; leave it out.")
         if not any(map(_is_kernel, select(model, self.where))):
             raise TikhonError(
                 f"{self.key} acts on convolutions, and where={self.where!r} selects none of their weights."
