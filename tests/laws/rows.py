@@ -49,6 +49,7 @@ ROWS: Mapping[str, Row] = {
     "ema": Row(arguments={"decay": 0.5}, neutral={}),
     "l2": Row(arguments={"strength": 0.1}),
     "nested_dropout": Row(arguments={"scale": 8.0}),
+    "wgsef": Row(arguments={"strength": 2.0, "keep": 0.5}),
 }
 
 
@@ -137,6 +138,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "mixup.mixup": Function(lambda d: (d.normal(4, 3), d.permutation(4), 0.3)),
     "nested_dropout.keep_first": Function(lambda d: (d.normal(4, 6), torch.tensor(2))),
     "sam.ascent_offsets": Function(lambda d: ([d.normal(3), d.normal(2, 2)], 0.05), differentiable=False, vmap=False),
+    "wgsef.envelope": Function(lambda d: (d.positive(3, 6), 2.3)),
+    "wgsef.envelope_prox": Function(lambda d: (d.positive(3, 6), 0.1, 2.3)),
 }
 
 
