@@ -53,6 +53,7 @@ ONE_OWNER = {
     "around": "wraps the loss for a second pass",
     "loss_function": "provides the loss function",
     "evaluate": "owns the evaluation of the loss",
+    "averages": "deploys weights other than the trained ones",
 }
 """Moments that two methods of one recipe cannot both have, and what having it means."""
 
@@ -172,6 +173,13 @@ def catalogue_name(kind: type[Method]) -> str:
 
 def overrides(method: Method, moment: str) -> bool:
     return getattr(type(method), moment) is not getattr(Method, moment)
+
+
+def scalars(method: Method) -> dict[str, Any]:
+    """A method's strengths by name, with those of the methods inside it as `key/name`."""
+    found = {name: getattr(method, name, None) for name in strengths(type(method))}
+    inside = (one for one in method.modules() if isinstance(one, Method) and one is not method)
+    return found | {f"{one.key}/{name}": getattr(one, name, None) for one in inside for name in strengths(type(one))}
 
 
 def strengths(kind: type[Method]) -> tuple[str, ...]:
