@@ -42,12 +42,18 @@ class OneOf(Method):
         if not methods:
             raise TikhonError("OneOf needs at least one method to choose from.")
         for method in methods:
+            _refuse_other(method, "OneOf")
             elsewhere = [moment for moment in MOMENTS if moment != "batch" and overrides(method, moment)]
             if elsewhere or not overrides(method, "batch"):
                 raise TikhonError(
                     f"OneOf chooses among methods that act on the batch alone; {method.key} acts in "
                     f"{', '.join(elsewhere) or 'no moment'}. Put it into the recipe beside OneOf."
                 )
+        keys = [method.key for method in methods]
+        if len(set(keys)) < len(keys):
+            raise TikhonError(
+                f"OneOf holds methods of equal keys ({', '.join(sorted(keys))}): name one, .named('second')."
+            )
         chances = list(probabilities) if probabilities is not None else [1.0 / len(methods)] * len(methods)
         if len(chances) != len(methods) or min(chances) < 0.0 or sum(chances) > 1.0 + 1e-9:
             raise TikhonError(f"OneOf needs one probability a method, not negative, at most 1 in sum; got {chances}.")
@@ -79,6 +85,7 @@ class During:
     end: float = 1.0
 
     def __post_init__(self) -> None:
+        _refuse_other(self.method, "During")
         if not 0.0 <= self.begin < self.end <= 1.0:
             raise TikhonError(f"During needs 0 <= begin < end <= 1, not {self.begin} and {self.end}.")
         surgical = [moment for moment in ("prepare", "loss_function", "evaluate") if overrides(self.method, moment)]
@@ -90,3 +97,8 @@ class During:
 
     def includes(self, progress: float) -> bool:
         return self.begin <= progress and (progress < self.end or self.end >= 1.0)
+
+
+def _refuse_other(method: object, where: str) -> None:
+    if not isinstance(method, Method):
+        raise TikhonError(f"{where} takes methods such as tk.MixUp(), not {method!r}.")
