@@ -47,9 +47,11 @@ class PerSampleMemory(nn.Module):
         rows = rows.detach()
         if self.table is None:
             self._allocate(rows)
-        if self._ids and self._rows[0].shape[1:] != rows.shape[1:]:
-            raise TikhonError(f"Rows of shape {tuple(rows.shape[1:])} do not fit {tuple(self._rows[0].shape[1:])}.")
-        self._stage(ids, rows)
+        assert self.table is not None
+        if self.table.shape[1:] != rows.shape[1:]:
+            raise TikhonError(f"Rows of shape {tuple(rows.shape[1:])} do not fit {tuple(self.table.shape[1:])}.")
+        if len(ids):
+            self._stage(ids, rows.to(self.table.dtype))
 
     def _stage(self, ids: Tensor, rows: Tensor) -> None:
         start = sum(map(len, self._ids))
