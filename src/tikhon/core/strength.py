@@ -69,13 +69,21 @@ def resolve(strength: Strength, position: Position) -> float:
     return strength.at(position) if isinstance(strength, Schedule) else strength
 
 
+def _refuse_by(by: str) -> None:
+    if by not in ("progress", "step", "epoch"):
+        raise TikhonError(f"A schedule runs by 'progress', 'step' or 'epoch', not by {by!r}.")
+
+
+def _finite(number: object) -> bool:
+    return isinstance(number, (int, float)) and math.isfinite(number)
+
+
 def _schedule(
     shape: Literal["linear", "cosine", "exponential"], start: float, stop: float, over: tuple[float, float], by: By
 ) -> Schedule:
-    if by not in ("progress", "step", "epoch"):
-        raise TikhonError(f"A schedule runs by 'progress', 'step' or 'epoch', not by {by!r}.")
-    if not all(map(math.isfinite, (start, stop, *over))):
-        raise TikhonError(f"A schedule needs finite numbers, not {start}, {stop} over {over}.")
+    _refuse_by(by)
+    if not (isinstance(over, tuple) and len(over) == 2 and all(map(_finite, (start, stop, *over)))):
+        raise TikhonError(f"A schedule needs finite numbers and over=(begin, end), not {start}, {stop} over {over}.")
     if not over[0] < over[1]:
         raise TikhonError(f"A schedule moves over an interval (begin, end) with begin < end, not {over}.")
     if by == "step" and over == (0.0, 1.0):
@@ -102,18 +110,19 @@ def cosine(start: float, stop: float, *, over: tuple[float, float] = (0.0, 1.0),
 
 def exponential(start: float, stop: float, *, over: tuple[float, float] = (0.0, 1.0), by: By = "progress") -> Schedule:
     """From `start` to `stop` by a constant factor; both must be positive."""
-    if start <= 0 or stop <= 0:
+    if not (_finite(start) and _finite(stop) and start > 0 and stop > 0):
         raise TikhonError(f"An exponential schedule runs between positive numbers, not {start} and {stop}.")
     return _schedule("exponential", start, stop, over, by)
 
 
 def stepwise(levels: Mapping[float, float], *, by: By = "progress") -> Schedule:
     """Constant from each mark to the next: `stepwise({0.0: 1.0, 0.5: 0.1})` is 1 in the first half, then 0.1."""
+    _refuse_by(by)
     if not levels:
         raise TikhonError("A stepwise schedule needs at least one level, for example stepwise({0.0: 1.0, 0.5: 0.1}).")
+    if not (isinstance(levels, Mapping) and all(_finite(number) for pair in levels.items() for number in pair)):
+        raise TikhonError(f"A stepwise schedule needs a mapping of finite numbers, not {levels!r}.")
     pairs = tuple(sorted((float(begin), float(value)) for begin, value in levels.items()))
-    if not all(math.isfinite(number) for pair in pairs for number in pair):
-        raise TikhonError(f"A stepwise schedule needs finite numbers, not {dict(levels)}.")
     return Schedule("stepwise", pairs[0][1], pairs[-1][1], (pairs[0][0], pairs[-1][0]), by, pairs)
 
 
