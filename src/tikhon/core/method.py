@@ -53,6 +53,7 @@ ONE_OWNER = {
     "around": "wraps the loss for a second pass",
     "loss_function": "provides the loss function",
     "evaluate": "owns the evaluation of the loss",
+    "averages": "deploys weights other than the trained ones",
 }
 """Moments that two methods of one recipe cannot both have, and what having it means."""
 
