@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from tikhon.core.errors import TikhonError, near_misses
+from tikhon.core.passes import unwrapped
 
 Where = str | type[nn.Module] | tuple["str | type[nn.Module]", ...] | Callable[[str, Tensor], bool]
 """A selection of parameters.
@@ -45,10 +46,8 @@ class Selected:
 
 
 def plain_name(name: str) -> str:
-    """A parameter's name without what compilers and wrappers put before it."""
-    for prefix in ("_orig_mod.", "module.", "_fsdp_wrapped_module."):
-        name = name.removeprefix(prefix)
-    return name.replace("._orig_mod.", ".")
+    """A name without what compilers and sharding put into it; wrappers around the whole model are looked through."""
+    return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "_fsdp_wrapped_module"))
 
 
 def every_parameter(model: nn.Module) -> list[Selected]:
@@ -62,7 +61,7 @@ def every_parameter(model: nn.Module) -> list[Selected]:
             seen.add(id(chosen.leaf))
             found.append(chosen)
 
-    for prefix, module in model.named_modules():
+    for prefix, module in unwrapped(model).named_modules():
         if isinstance(module, parametrize.ParametrizationList):
             continue  # its originals are reached through the module that it belongs to
         for name, parameter in module.named_parameters(recurse=False):
@@ -143,7 +142,7 @@ def check_parametrizable(model: nn.Module, chosen: Sequence[Selected], method: s
 
 def find_module(model: nn.Module, name: str, method: str) -> nn.Module:
     """The module called `name`; a `TikhonError` with near misses where there is none."""
-    modules: dict[str, nn.Module] = {plain_name(key): module for key, module in model.named_modules() if key}
+    modules: dict[str, nn.Module] = {plain_name(key): module for key, module in unwrapped(model).named_modules() if key}
     if name not in modules:
         raise TikhonError(f"{method}: the model has no module {name!r}. {near_misses(name, modules)}")
     return modules[name]

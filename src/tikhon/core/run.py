@@ -72,7 +72,10 @@ class Run:
     def select(self, where: Where) -> list[Selected]:
         if where not in self._selections:
             found = select(self.model, where)
-            self._selections[where] = [one for one in found if self.owns(one.leaf)] if self.optimizers else found
+            owned = [one for one in found if self.owns(one.leaf)] if self.optimizers else found
+            if not owned:
+                raise TikhonError(f"where={where!r} selects only parameters that no attached optimizer owns.")
+            self._selections[where] = owned
         return [one for one in self._selections[where] if one.leaf.requires_grad]
 
     def learning_rate(self, leaf: Tensor) -> float | Tensor:
