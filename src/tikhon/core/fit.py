@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -116,4 +117,5 @@ def _measure(model: nn.Module, recipe: Recipe, metrics: dict[str, Metric], histo
 
 
 def _is_best(values: list[float]) -> bool:
-    return values[-1] > max(values[:-1], default=float("-inf"))
+    before = [value for value in values[:-1] if not math.isnan(value)]
+    return values[-1] > max(before, default=float("-inf"))
