@@ -1,0 +1,67 @@
+"""The catalogue and the package: methods found by file and by class, and an import that costs little."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import tikhon
+from tikhon import Method, TikhonError
+from tikhon.core.catalogue import by_class, catalogue, find
+
+
+def test_methods_are_found_by_file_and_by_class() -> None:
+    assert find("elr") is find("ELR")
+    assert find("nested_dropout").class_name == "NestedDropout"
+    assert find("nested_dropout").family == "stochastic"
+    assert find("mixup").load() is tikhon.MixUp
+
+
+def test_every_entry_loads_and_its_key_is_its_file() -> None:
+    for name, listing in catalogue().items():
+        kind = listing.load()
+        assert issubclass(kind, Method)
+        assert kind.__name__ == listing.class_name
+        assert listing.path.stem == name
+        assert getattr(tikhon, listing.class_name) is kind
+        assert kind.card.title
+    assert len(by_class()) == len(catalogue())
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("mixupp", "mixup"), ("Mixup", "MixUp"), ("label-smoothing", "label_smoothing")]
+)
+def test_unknown_methods_get_near_misses(name: str, near: str) -> None:
+    with pytest.raises(TikhonError, match=f"no method '{name}'.*'{near}'"):
+        find(name)
+
+
+def test_the_package_has_every_method_and_near_misses_for_others() -> None:
+    assert {"MixUp", "Recipe", "linear"} <= set(dir(tikhon))
+    assert {"ELR", "SAM"} <= set(dir(tikhon))
+    with pytest.raises(AttributeError, match=r"no attribute 'MixUpp'.*'MixUp'"):
+        _ = tikhon.MixUpp
+    with pytest.raises(AttributeError, match=r"no attribute 'Recipee'.*'Recipe'"):
+        _ = tikhon.Recipee
+    with pytest.raises(AttributeError, match="__wrapped__"):
+        _ = tikhon.__wrapped__
+    assert all(hasattr(tikhon, name) for name in tikhon.__all__)
+
+
+def test_importing_the_package_imports_nothing_optional() -> None:
+    optional = (
+        "typer",
+        "rich",
+        "matplotlib",
+        "jinja2",
+        "sklearn",
+        "scipy",
+        "mlxtend",
+        "pandas",
+        "tikhon.methods.mixing.mixup",
+    )
+    program = f"import sys, tikhon; print([name for name in {optional!r} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
