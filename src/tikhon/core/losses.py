@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
@@ -62,11 +63,12 @@ def weighted_losses(
     position is ignored.
     """
     scores = loss.scores(output)
-    all_count = all_count and getattr(loss, "weight", None) is None
+    # Rows of several positions count these, weighted classes their weight; otherwise a row counts 1.
+    all_count = all_count and getattr(loss, "weight", None) is None and output.ndim == 2
     losses: list[Tensor] = []
     masses: list[Tensor] = []
     for part in target.parts:
-        soft = part.value.is_floating_point() and loss.kind == "classes"
+        soft = loss.kind == "classes" and part.value.is_floating_point()
         value = loss.soft(scores, part.value) if soft else loss.hard(scores, part.value)
         if target.smoothing:
             value = torch.lerp(value, loss.even(scores, part.value), target.smoothing)
@@ -90,6 +92,8 @@ class ClassLoss:
     log_probabilities: Callable[[Tensor], Tensor] | None = None
     """Scores -> log-probabilities over dimension 1; None is the log-softmax."""
     kind: Kind = "classes"
+    label_smoothing: float = 0.0
+    """Of the caller's own `mean`; in training the target is smoothed instead, so that smoothing and mixing commute."""
 
     def scores(self, output: Tensor) -> Tensor:
         return F.log_softmax(output, dim=1) if self.log_probabilities is None else self.log_probabilities(output)
@@ -114,10 +118,11 @@ class ClassLoss:
 
     def mass(self, value: Tensor) -> Tensor | None:
         if value.is_floating_point():
-            return None
+            positions = math.prod(value.shape[2:])
+            return None if positions == 1 else torch.full((len(value),), float(positions), device=value.device)
         kept = value != self.ignore_index
         if self.weight is not None:
-            return _summed(self.weight.to(value.device)[value.clamp_min(0)] * kept)
+            return _summed(self.weight.to(value.device)[value.where(kept, 0)] * kept)
         return _summed(kept.to(torch.get_default_dtype()))
 
     def probabilities(self, output: Tensor) -> Tensor:
@@ -125,7 +130,13 @@ class ClassLoss:
 
     def mean(self, output: Tensor, value: Tensor) -> Tensor:
         if self.log_probabilities is None:
-            return F.cross_entropy(output, value, self._weight(output), ignore_index=self.ignore_index)
+            return F.cross_entropy(
+                output,
+                value,
+                self._weight(output),
+                ignore_index=self.ignore_index,
+                label_smoothing=self.label_smoothing,
+            )
         if value.is_floating_point():
             return self.soft(self.scores(output), value).mean()
         scores = self.scores(output)  # may be wider than the output
@@ -270,7 +281,7 @@ def as_loss(base: Any) -> tuple[Loss, float]:
     if isinstance(base, nn.modules.loss._Loss) and base.reduction != "mean":
         raise TikhonError(f"{base} must have reduction='mean': the recipe reduces, once, with the right denominator.")
     if isinstance(base, nn.CrossEntropyLoss):
-        return ClassLoss(base.weight, base.ignore_index), base.label_smoothing
+        return ClassLoss(base.weight, base.ignore_index, label_smoothing=base.label_smoothing), base.label_smoothing
     if type(base) in (nn.MSELoss, nn.L1Loss):
         return ValueLoss(_ELEMENTWISE[type(base)]), 0.0
     if type(base) in _ELEMENTWISE:
