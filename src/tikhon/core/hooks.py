@@ -23,6 +23,9 @@ class Listener(Protocol):
     def after_step(self) -> None:
         """Parameters have moved."""
 
+    def skipped(self) -> None:
+        """The step was called but moved nothing, because gradients had overflowed."""
+
     def mark(self) -> Any:
         """Where the micro-batches stand before a closure is evaluated."""
 
@@ -33,7 +36,9 @@ class Listener(Protocol):
 def unwrap_optimizer(optimizer: Any) -> Optimizer:
     """The torch optimizer inside what frameworks put around it."""
     inner = optimizer
-    while isinstance(getattr(inner, "optimizer", None), Optimizer):
+    while isinstance(getattr(inner, "optimizer", None), Optimizer) or (
+        not isinstance(inner, Optimizer) and hasattr(inner, "optimizer")
+    ):
         inner = inner.optimizer
     if not isinstance(inner, Optimizer):
         raise TikhonError(f"attach needs torch optimizers, not {type(optimizer).__name__}.")
@@ -102,10 +107,14 @@ class StepHooks:
             if evaluated:
                 self._listener.rewind(mark)
             evaluated = True
-            with torch.enable_grad():
-                result = closure()
-            self._depth = depth  # the closure's own loss has reset it
-            self._begin(optimizer)
+            try:
+                with torch.enable_grad():
+                    result = closure()
+                self._depth = depth  # the closure's own loss has reset it
+                self._begin(optimizer)
+            except BaseException:
+                self.reset()  # this step never ends
+                raise
             return result
 
         return wrapped
@@ -115,7 +124,9 @@ class StepHooks:
         if self._depth > 0 or not self._begun or optimizer is not self._optimizers[-1]:
             return
         self._begun = False
-        if not _overflowed(optimizer):
+        if _overflowed(optimizer):
+            self._listener.skipped()
+        else:
             self._listener.after_step()
 
 

@@ -175,6 +175,13 @@ def overrides(method: Method, moment: str) -> bool:
     return getattr(type(method), moment) is not getattr(Method, moment)
 
 
+def scalars(method: Method) -> dict[str, Any]:
+    """A method's strengths by name, with those of the methods inside it as `key/name`."""
+    found = {name: getattr(method, name, None) for name in strengths(type(method))}
+    inside = (one for one in method.modules() if isinstance(one, Method) and one is not method)
+    return found | {f"{one.key}/{name}": getattr(one, name, None) for one in inside for name in strengths(type(one))}
+
+
 def strengths(kind: type[Method]) -> tuple[str, ...]:
     """The names of a method's scalars: its constructor's arguments that are annotated `Strength`."""
     parameters = inspect.signature(kind.__init__).parameters.values()

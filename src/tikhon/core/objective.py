@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from tikhon.core.errors import TikhonError
@@ -61,7 +60,7 @@ class Objective:
         if not terms and target.plain and total is None and copies == 1 and not ignored:
             return self.plain(evaluated, target.value)
         # Labels on an accelerator were not looked at: there, ignored positions have to be counted.
-        all_count = not ignored and target.value.device.type == "cpu"
+        all_count = not ignored and self.loss.kind == "classes" and target.value.device.type == "cpu"
         losses, mass = weighted_losses(self.loss, evaluated, rows, all_count)
         if copies > 1:
             losses = losses.reshape(copies, -1).mean(0)
@@ -73,9 +72,11 @@ class Objective:
         if total is not None:
             denominator = total
         if isinstance(denominator, Tensor):
-            # A batch that counts nothing has loss 0, not 0 / 0. One type first: in a narrower one the bound would be 0.
-            denominator = denominator.to(torch.promote_types(denominator.dtype, losses.dtype))
-            denominator = denominator.clamp_min(torch.finfo(denominator.dtype).tiny)
+            # A batch that counts nothing has loss 0, not 0 / 0: divided by infinity. No look at the value is needed.
+            denominator = denominator.to(losses.dtype)
+            denominator = denominator.where(denominator > 0, math.inf)
+        elif denominator == 0:
+            denominator = math.inf
         result = losses.sum() / denominator
         self.values = {"task": result.detach()}
         for name, term in terms.items():
@@ -119,11 +120,12 @@ class Objective:
         self.run.moment = moment
         entry.step.replay()
 
-    def refuse_nonfinite(self, loss: Tensor) -> None:
-        """Name the part of the loss that is NaN or infinite."""
+    def refuse_nonfinite(self, loss: Tensor, penalties: Mapping[str, Tensor]) -> None:
+        """Name the part of the loss, or the penalty in it, that is NaN or infinite."""
         if math.isfinite(float(loss.detach())):
             return
-        broken = [name for name, value in self.values.items() if not math.isfinite(float(value))]
+        parts = {**self.values, **penalties}
+        broken = [name for name, value in parts.items() if not math.isfinite(float(value))]
         where = ", ".join(broken) or "the sum of its terms"
         raise TikhonError(
             f"The loss is {float(loss.detach())} at step {self.run.clock.number} (epoch {self.run.clock.epoch}): "

@@ -17,7 +17,7 @@ from tikhon.core.errors import TikhonError
 from tikhon.core.hooks import StepHooks, attachable
 from tikhon.core.losses import as_loss
 from tikhon.core.memory import PerSampleMemory
-from tikhon.core.method import Method, strengths
+from tikhon.core.method import Method, scalars
 from tikhon.core.objective import Objective, Total
 from tikhon.core.parameters import Selected, copy_into, every_parameter
 from tikhon.core.plan import Plan
@@ -147,7 +147,7 @@ class Recipe:
         self._wrapper = model
         for entry in self._plan.entries:
             entry.method.to(run.device)
-        self._window.watch(run.select("all")[-1].leaf if world == 1 else None)
+        self._window.watch([one.leaf for one in run.select("all")] if world == 1 else ())
         self._hooks = StepHooks(inner, self._training)
         return self
 
@@ -215,8 +215,8 @@ class Recipe:
         values = {f"loss/{name}": float(value) for name, value in self._objective.values.items()}
         values |= {f"loss/{name}": float(value) for name, value in self._window.penalty_values.items()}
         for entry in self._plan.entries:
-            for name in strengths(type(entry.method)):
-                values[f"{entry.key}/{name}"] = entry.step.value(getattr(entry.method, name))
+            for name, strength in scalars(entry.method).items():
+                values[f"{entry.key}/{name}"] = entry.step.value(strength)
         return values
 
     def probabilities(self, output: Tensor) -> Tensor:
@@ -226,15 +226,18 @@ class Recipe:
     # Saving ----------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that must survive, as tensors and plain values: loads with `weights_only=True`."""
+        """Everything that must survive, as tensors and plain values: loads with `weights_only=True`.
+
+        As with torch, the tensors are those in use and change when training goes on: copy them to keep them in memory.
+        """
         self._run.restore()
         return save_state(self._run, self.methods)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken. A foreign state is refused and nothing is changed."""
         self._run.restore()
-        self._window.forget()
         load_state(self._run, self.methods, state)
+        self._window.resume()
 
     # At the end ------------------------------------------------------------------------------------------------------
 
@@ -258,7 +261,7 @@ class Recipe:
         if self._hooks is not None:
             self._hooks.remove()
             self._hooks = None
-        self._window.unwatch()
+        self._window.watch(())
         self._run.own(())
 
     def export(self) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from tikhon.core.errors import TikhonError
-from tikhon.core.method import strengths
+from tikhon.core.method import scalars
 from tikhon.core.parameters import Selected, every_parameter, select
 from tikhon.core.passes import unwrapped
 from tikhon.core.plan import Entry, Plan
@@ -57,8 +57,7 @@ def refuse_unknown_length(plan: Plan, steps: int | None, epochs: int | None) -> 
         if value is not None and value < 1:
             raise TikhonError(f"{name} must be positive, not {value}.")
     for entry in plan.entries:
-        schedules = {name: getattr(entry.method, name, None) for name in strengths(type(entry.method))}
-        for name, schedule in schedules.items():
+        for name, schedule in scalars(entry.method).items():
             if not isinstance(schedule, Schedule) or schedule.by == "step":
                 continue
             if epochs is None and (schedule.by == "epoch" or steps is None):

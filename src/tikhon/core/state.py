@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tikhon.core.batches import map_tensors
 from tikhon.core.errors import TikhonError
 from tikhon.core.method import Method
 from tikhon.core.run import Run
@@ -25,8 +26,18 @@ def load_state(run: Run, methods: Mapping[str, Method], state: Mapping[str, Any]
     """Load all or nothing."""
     if not isinstance(state, Mapping) or not {"format", "seed", "clock", "methods"} <= set(state):
         raise TikhonError("This is not the state of a recipe: pass what recipe.state_dict() returned.")
+    if not run.prepared:
+        raise TikhonError("A state is loaded last: first prepare, then the optimizer, attach, and load_state_dict.")
     if state["format"] != FORMAT:
         raise TikhonError(f"This state has format {state['format']}; this version of tikhon reads format {FORMAT}.")
+    counters = run.clock.state().keys()
+    if (
+        not isinstance(state["clock"], Mapping)
+        or state["clock"].keys() != counters
+        or not isinstance(state["methods"], Mapping)
+        or not all(isinstance(value, int) and value >= 0 for value in state["clock"].values())
+    ):
+        raise TikhonError("The state is damaged: its counters or its methods are not what state_dict() writes.")
     if set(state["methods"]) != set(methods):
         raise TikhonError(
             f"The state is of a recipe with {', '.join(sorted(state['methods'])) or 'no methods'}; "
@@ -37,10 +48,10 @@ def load_state(run: Run, methods: Mapping[str, Method], state: Mapping[str, Any]
     before = {key: _copy(method.state_dict()) for key, method in methods.items()}
     try:
         for key, method in methods.items():
-            method.load_state_dict(state["methods"][key])
+            method.load_state_dict(map_tensors(lambda tensor: tensor.to(run.device), state["methods"][key]))
     except Exception as error:
-        for key, method in methods.items():
-            method.load_state_dict(before[key])
+        for name, method in methods.items():
+            method.load_state_dict(before[name])
         raise TikhonError(f"The state does not fit this recipe's {key}; nothing was changed. {error}") from error
     run.clock.load(state["clock"])
 

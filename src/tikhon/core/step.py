@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,7 +57,7 @@ class Clock:
     def state(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in ("number", "epoch", "micro", "epoch_steps", "last_epoch_steps")}
 
-    def load(self, state: dict[str, int]) -> None:
+    def load(self, state: Mapping[str, int]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
 

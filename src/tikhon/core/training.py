@@ -68,6 +68,9 @@ class Training:
             self._statistics.restore()
             self._window.forget_batch()
             raise
+        finally:
+            run.end_batch()
+            run.features = {}
         run.clock.micro += 1
         return loss
 
@@ -76,6 +79,7 @@ class Training:
         inputs, aim = batch.inputs, None
         if objective.reads_samples or batch.weight is not None or batch.total is not None:
             index = self._checked_index(batch.index, inputs)
+            _refuse_weight(batch.weight, inputs)
             aim = Target.of(batch.target, index, batch.weight)
             inputs, aim = self._changed_batch(inputs, aim)
             run.begin_batch(batch.inputs, inputs is not batch.inputs)
@@ -92,11 +96,10 @@ class Training:
                 self._restore_after(loss)
         else:
             loss = passes()
-        run.end_batch()
-        run.features = {}
         if penalty is not None:
             loss = loss + penalty
         self._check_finite(loss)
+        self._window.follow(loss)
         return loss
 
     def _changed_batch(self, inputs: Any, target: Target) -> tuple[Any, Target]:
@@ -112,7 +115,7 @@ class Training:
 
     def _checked_index(self, index: Tensor | None, inputs: Any) -> Tensor | None:
         if not self._wanting_ids:
-            return index
+            return None if index is None else index.to(self._run.device)  # mixing permutes it there
         rows = len(first_tensor(inputs))
         if index is None:
             raise TikhonError(
@@ -141,7 +144,7 @@ class Training:
     def _check_finite(self, loss: Tensor) -> None:
         # A look at the value waits for an accelerator: there it is taken at the first step and at the end of epochs.
         if loss.device.type == "cpu" or self._run.clock.number == 0:
-            self._objective.refuse_nonfinite(loss)
+            self._objective.refuse_nonfinite(loss, self._window.penalty_values)
         else:
             self._window.note(loss)
 
@@ -170,6 +173,10 @@ class Training:
         run.clock.epoch_steps += 1
         run.clock.micro = 0
 
+    def skipped(self) -> None:
+        """The step moved nothing."""
+        self._window.forget()
+
     def mark(self) -> Mark:
         return self._window.mark()
 
@@ -185,6 +192,12 @@ class Training:
                 entry.method.epoch_end(entry.step)
         run.clock.epoch += 1
         run.clock.last_epoch_steps, run.clock.epoch_steps = run.clock.epoch_steps, 0
+
+
+def _refuse_weight(weight: Tensor | None, inputs: Any) -> None:
+    rows = None if weight is None else len(first_tensor(inputs))
+    if weight is not None and weight.shape != (rows,):
+        raise TikhonError(f"weight must be one number a sample, shape ({rows},); got {tuple(weight.shape)}.")
 
 
 class _Passes:

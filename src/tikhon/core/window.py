@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from tikhon.core.errors import TikhonError
 from tikhon.core.memory import PerSampleMemory
@@ -28,40 +27,54 @@ class Window:
         self._gradients: list[tuple[Tensor, Tensor]] = []
         self.penalty_values: dict[str, Tensor] = {}
         self._batch: Mark = (0, [0] * len(self._memories))
+        self._leaves: tuple[Tensor, ...] = ()
         self._watched: Tensor | None = None
-        self._handle: RemovableHandle | None = None
+        self._resumed = False
         self._version: int | None = None
         self._broken: Tensor | None = None
 
     # Skipped steps ---------------------------------------------------------------------------------------------------
 
-    def watch(self, leaf: Tensor | None) -> None:
-        """Watch the gradient of one leaf.
+    def watch(self, leaves: Sequence[Tensor]) -> None:
+        """Watch the gradient of one of these leaves: the first that gets any.
 
         A gradient scaler that skips a step calls no hook of the optimizer. But between the micro-batches of one step
-        nobody touches gradients: if this one was replaced or written to since backward, the step was tried and skipped.
+        nobody touches gradients: if this one was dropped or zeroed since backward, the step was tried and skipped.
         With several processes gradients are also written by their reduction, so there nothing is watched.
         """
-        self._watched = leaf
-        if leaf is not None:
-            self._handle = leaf.register_post_accumulate_grad_hook(self._accumulated)
+        self._leaves, self._watched, self._version = tuple(leaves), None, None
 
-    def unwatch(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-        self._watched = self._handle = None
+    def follow(self, loss: Tensor) -> None:
+        """Look at the watched gradient when the backward pass of this loss has ended."""
+        if self._leaves and loss.requires_grad:
+            loss.register_hook(self._queue)
 
-    def _accumulated(self, leaf: Tensor) -> None:
-        assert leaf.grad is not None
-        self._version = leaf.grad._version
+    def _queue(self, gradient: Tensor) -> None:
+        torch.autograd.Variable._execution_engine.queue_callback(self._accumulated)
+
+    def _accumulated(self) -> None:
+        if self._watched is None or self._watched.grad is None:
+            self._watched = next((leaf for leaf in self._leaves if leaf.grad is not None), None)
+        gradient = None if self._watched is None else self._watched.grad
+        self._version = None if gradient is None else gradient._version
 
     def begin(self) -> None:
         """A new micro-batch."""
+        if self._resumed:
+            # A window that was saved half-way goes on only with its gradients; without them its step was skipped.
+            self._resumed = False
+            if self._leaves and all(leaf.grad is None for leaf in self._leaves):
+                self.forget()
         if self._run.clock.micro and self._watched is not None and self._version is not None:
             gradient = self._watched.grad
             if gradient is None or gradient._version != self._version:
                 self.forget()
         self._batch = self.mark()
+
+    def resume(self) -> None:
+        """A saved window was loaded."""
+        self._forget_penalty()
+        self._resumed = True
 
     def mark(self) -> Mark:
         return self._run.clock.micro, [memory.staged for memory in self._memories]
@@ -71,6 +84,9 @@ class Window:
         self._run.clock.micro = mark[0]
         for memory, writes in zip(self._memories, mark[1], strict=True):
             memory.rewind(writes)
+        self._forget_penalty()
+
+    def _forget_penalty(self) -> None:
         self._penalty, self._gradients, self._version = None, [], None
 
     def forget(self) -> None:
@@ -81,6 +97,8 @@ class Window:
         """The micro-batch in hand failed."""
         for memory, writes in zip(self._memories, self._batch[1], strict=True):
             memory.rewind(writes)
+        if self._batch[0] == 0:
+            self._forget_penalty()  # it may be what failed
 
     # Penalties on parameters -----------------------------------------------------------------------------------------
 
@@ -104,7 +122,7 @@ class Window:
         gradients, penalties = [], []
         for leaf, penalty in self._gradients:
             if leaf.grad is None:
-                leaf.grad = penalty
+                leaf.grad = penalty.clone()  # it may be an expanded view, into which nobody can write
             else:
                 gradients.append(leaf.grad)
                 penalties.append(penalty)
@@ -118,7 +136,7 @@ class Window:
         gather = _gather if self._run.world > 1 else None
         for memory in self._memories:
             memory.commit(gather)
-        self._penalty, self._gradients, self._version = None, [], None
+        self._forget_penalty()
 
     # Losses that are not finite, on accelerators ---------------------------------------------------------------------
 
