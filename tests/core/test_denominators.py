@@ -46,16 +46,19 @@ CLASS_WEIGHTS = torch.tensor([0.5, 2.0, 0.0], dtype=torch.float64)
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("weight", [None, CLASS_WEIGHTS], ids=["unweighted", "class weights"])
-@pytest.mark.parametrize("ignore", [-100, 1, 255])
+@pytest.mark.parametrize("ignore", [-100, 1, 255, None])
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3)], ids=["flat", "sequence", "image"])
 @pytest.mark.parametrize("way", ["fused", "unreduced", "smoothed by the method"])
 def test_cross_entropy_equals_torchs(
-    way: str, shape: tuple[int, ...], ignore: int, weight: Tensor | None, smoothing: float
+    way: str, shape: tuple[int, ...], ignore: int | None, weight: Tensor | None, smoothing: float
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(6, 3, *shape, generator=generator, dtype=torch.float64)
     y = torch.arange(6 * math.prod(shape)).reshape(6, *shape) % 3
-    y.view(-1)[::4] = ignore
+    if ignore is None:
+        ignore = -100  # and no position has it
+    else:
+        y.view(-1)[::4] = ignore
     criterion = nn.CrossEntropyLoss(weight=weight, ignore_index=ignore, label_smoothing=smoothing)
     expected = criterion(scores, y)
     if way == "smoothed by the method":
