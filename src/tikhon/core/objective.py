@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from tikhon.core.errors import TikhonError
+from tikhon.core.errors import Diverged, TikhonError
 from tikhon.core.losses import Loss, weighted_losses
 from tikhon.core.plan import Entry, Plan
 from tikhon.core.run import Run
@@ -127,7 +127,7 @@ class Objective:
         parts = {**self.values, **penalties}
         broken = [name for name, value in parts.items() if not math.isfinite(float(value))]
         where = ", ".join(broken) or "the sum of its terms"
-        raise TikhonError(
+        raise Diverged(
             f"The loss is {float(loss.detach())} at step {self.run.clock.number} (epoch {self.run.clock.epoch}): "
             f"{where} is not finite. Nothing was updated. Check the inputs for NaN, lower the learning rate, or "
             "lower the strength of that term."

@@ -6,6 +6,7 @@ import ast
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tikhon.core.catalogue import Listing, catalogue, find
@@ -44,11 +45,11 @@ class Arm:
 
     def sources(self) -> dict[str, str]:
         """A hash of the source of each method: results of an older source are not results of this one."""
-        return {listing.name: source_hash(listing) for listing, _ in self.calls}
+        return {listing.name: source_hash(listing.path) for listing, _ in self.calls}
 
 
-def source_hash(listing: Listing) -> str:
-    return hashlib.sha256(listing.path.read_bytes()).hexdigest()[:16]
+def source_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def parse_arm(text: str) -> Arm:

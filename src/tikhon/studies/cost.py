@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,40 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tikhon.core.recipe import Recipe
 
 MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
+
+
+class MeasuredStep(Protocol):
+    """An optimizer step that can be taken again and again."""
+
+    def __call__(self) -> None: ...
+
+    def held(self) -> int:
+        """Bytes that stay between steps: weights, statistics, optimizer state, the methods' state; not gradients."""
+        ...
+
+
+class PlainStep:
+    """A training step as one writes it by hand, without a recipe: what all others are measured against."""
+
+    def __init__(
+        self,
+        criterion: Callable[[Tensor, Tensor], Tensor],
+        model: nn.Module,
+        inputs: Tensor,
+        target: Tensor,
+        make_optimizer: MakeOptimizer,
+    ) -> None:
+        self._criterion, self._inputs, self._target = criterion, inputs, target
+        self._model = model.train()
+        self._optimizer = make_optimizer(model.parameters())
+
+    def __call__(self) -> None:
+        self._optimizer.zero_grad()
+        self._criterion(self._model(self._inputs), self._target).backward()
+        self._optimizer.step()
+
+    def held(self) -> int:
+        return _bytes(self._model.state_dict(), self._optimizer.state_dict())
 
 
 class TrainingStep:
@@ -34,13 +68,16 @@ class TrainingStep:
         self._optimizer.step()
 
     def held(self) -> int:
-        """Bytes that stay between steps: weights, statistics, optimizer state, the methods' state; not gradients."""
-        state = (self._model.state_dict(), self._optimizer.state_dict(), self._recipe.state_dict())
-        return sum(int(tensor.nbytes) for tensor in _tensors(state))
+        return _bytes(self._model.state_dict(), self._optimizer.state_dict(), self._recipe.state_dict())
 
 
-def seconds(steps: Mapping[str, Callable[[], None]], repetitions: int) -> dict[str, list[float]]:
-    """Seconds of every step, taken in turn so that a drift of the machine's speed meets all alike."""
+def seconds(
+    steps: Mapping[str, Callable[[], None]], repetitions: int, on_round: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """Seconds of every step, taken in turn so that a drift of the machine's speed meets all alike.
+
+    on_round: called after every round, outside the times.
+    """
     for step in steps.values():
         step()
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -49,10 +86,11 @@ def seconds(steps: Mapping[str, Callable[[], None]], repetitions: int) -> dict[s
             start = time.perf_counter()
             step()
             times[name].append(time.perf_counter() - start)
+        on_round()
     return times
 
 
-def peak_memory(step: TrainingStep) -> int:
+def peak_memory(step: MeasuredStep) -> int:
     """Bytes that one step holds at most: what stays between steps and the peak of what comes and goes.
 
     Counted from the tensors themselves, so it is exact and the same on every machine, unlike the size of the process.
@@ -91,6 +129,10 @@ class _Allocations(TorchDispatchMode):
     def _freed(self, name: int, size: int) -> None:
         self._alive.discard(name)
         self.level -= size
+
+
+def _bytes(*states: Any) -> int:
+    return sum(int(tensor.nbytes) for tensor in _tensors(states))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -20,11 +21,17 @@ from tikhon.core.errors import TikhonError
 from tikhon.studies.arms import source_hash
 from tikhon.studies.experiment import Report
 from tikhon.studies.statistics import mean_interval, paired_difference
-from tikhon.studies.study import Expectation, Study, find_study
+from tikhon.studies.study import Expectation, Study, find_study, study_path
 from tikhon.studies.workers import Event, run_cells
 
 Status = Literal["replayed", "partly", "not", "stale", "none"]
+"""All expectations met, some, or none; `stale`: method or study changed since; `none`: nothing allows a verdict."""
+
+Results = Mapping[tuple[str, int, int], Mapping[str, float]]
+"""(arm, which candidate, seed) -> measures."""
+
 _PACKAGE = Path(tikhon.__file__).parent
+_CHECKOUT = _PACKAGE.parent.parent
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Evidence:
     setting: str
     status: Status
     source: str
+    """Hash of the method's file; `study_source`: of its study's."""
+    study_source: str
     seeds: list[int]
     candidates: int
     chosen: dict[str, dict[str, Any]]
@@ -66,23 +75,36 @@ class Evidence:
 def bundled() -> Path:
     """Where the project's evidence is: in the installed package, or at the root of a checkout."""
     installed = _PACKAGE / "evidence"
-    return installed if installed.exists() else _PACKAGE.parent.parent / "evidence"
+    return installed if installed.exists() else _CHECKOUT / "evidence"
+
+
+def home() -> Path:
+    """Where new evidence belongs: in a checkout the project's folder, otherwise `evidence` in the current one."""
+    return bundled() if (_CHECKOUT / "pyproject.toml").exists() else Path("evidence")
 
 
 def load_evidence(listing: Listing, directory: Path | None = None) -> Evidence | None:
-    """The stored evidence of a method, or None. Its status is `stale` where the method's source has changed since."""
+    """The stored evidence of a method, or None. Its status is `stale` where the method or its study changed since."""
     path = (directory or bundled()) / listing.family / f"{listing.name}.json"
     if not path.exists():
         return None
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        raw["findings"] = [Finding(**one) for one in raw["findings"]]
-        evidence = Evidence(**raw)
+        evidence = Evidence(**{**raw, "findings": [Finding(**one) for one in raw["findings"]]})
+        if evidence.status not in get_args(Status) or evidence.method != listing.name:
+            raise ValueError(f"{evidence.status} for {evidence.method}")
     except (ValueError, TypeError, KeyError) as error:
-        raise TikhonError(f"{path} is not evidence that tikhon wrote: delete it and run `tikhon prove`.") from error
-    if evidence.source != source_hash(listing):
-        return Evidence(**{**raw, "status": "stale"})
+        raise TikhonError(
+            f"{path} is not evidence that tikhon wrote: delete it and run `tikhon prove {listing.name}`."
+        ) from error
+    if (evidence.source, evidence.study_source) != _sources(listing):
+        return replace(evidence, status="stale")
     return evidence
+
+
+def _sources(listing: Listing) -> tuple[str, str]:
+    study = study_path(listing.family, listing.name)
+    return source_hash(listing.path), source_hash(study) if study.exists() else ""
 
 
 def status_of(listing: Listing, directory: Path | None = None) -> Status:
@@ -91,15 +113,22 @@ def status_of(listing: Listing, directory: Path | None = None) -> Status:
 
 
 def store_evidence(evidence: Evidence, listing: Listing, directory: Path) -> Path:
-    """Write atomically; returns the file."""
+    """Write the file whole or not at all, and return where it is."""
     path = directory / listing.family / f"{listing.name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(asdict(evidence), file, indent=1)
-        file.write("\n")
-    Path(temporary).chmod(0o644)
-    Path(temporary).replace(path)
+    text = json.dumps(asdict(evidence), indent=1, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        unfinished = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            unfinished.chmod(0o644)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise TikhonError(f"Evidence cannot be written to {path} ({error.strerror}): name another --out.") from error
     return path
 
 
@@ -113,6 +142,8 @@ def prove(
     """Run a method's study and judge it. seeds: fewer than the study's, for a quick look."""
     listing = find(name)
     study = find_study(listing.family, listing.name)
+    if seeds is not None and seeds < 1:
+        raise TikhonError(f"A study runs at least one seed, not {seeds}.")
     count = study.seeds if seeds is None else min(seeds, study.seeds)
     cells = [
         {"method": listing.name, "arm": arm, "candidate": number, "seed": seed}
@@ -135,31 +166,26 @@ def run_trial(cell: dict[str, Any], report: Report) -> dict[str, float]:
     return dict(study.run(study.arms[cell["arm"]][cell["candidate"]], cell["seed"], report))
 
 
-def judge(
-    listing: Listing, study: Study, seen: Mapping[tuple[str, int, int], Mapping[str, float]], seeds: int
-) -> Evidence:
+def judge(listing: Listing, study: Study, seen: Results, seeds: int) -> Evidence:
     """Choose each arm's candidate by validation, then hold the expectations against the paired differences."""
-    chosen: dict[str, int] = {}
-    for arm, candidates in study.arms.items():
-        validation = [
-            fmean(seen[arm, number, seed]["validation"] for seed in range(seeds)) for number in range(len(candidates))
-        ]
-        chosen[arm] = max(range(len(candidates)), key=validation.__getitem__)
+    chosen = {arm: _best(arm, len(candidates), seen, seeds) for arm, candidates in study.arms.items()}
     measures = {
         arm: {
-            measure: [float(seen[arm, number, seed][measure]) for seed in range(seeds)]
-            for measure in seen[arm, number, 0]
+            name: [float(seen[arm, number, seed][name]) for seed in range(seeds)]
+            for name in seen[arm, number, 0]
+            if all(math.isfinite(seen[arm, number, seed].get(name, math.nan)) for seed in range(seeds))
         }
         for arm, number in chosen.items()
     }
     findings = [_finding(one, measures) for one in study.expectations]
-    met = sum(finding.met for finding in findings)
+    source, study_source = _sources(listing)
     return Evidence(
         method=listing.name,
         question=study.question,
         setting=study.setting,
-        status="replayed" if met == len(findings) else "partly" if met else "not",
-        source=source_hash(listing),
+        status=_verdict(findings),
+        source=source,
+        study_source=study_source,
         seeds=list(range(seeds)),
         candidates=len(next(iter(study.arms.values()))),
         chosen={arm: dict(study.arms[arm][number]) for arm, number in chosen.items()},
@@ -169,14 +195,52 @@ def judge(
     )
 
 
+def _best(arm: str, candidates: int, seen: Results, seeds: int) -> int:
+    """The candidate with the highest mean `validation`; one that diverged with any seed is out."""
+    means: dict[int, float] = {}
+    for number in range(candidates):
+        values = [seen[arm, number, seed].get("validation") for seed in range(seeds)]
+        finite = [value for value in values if value is not None and math.isfinite(value)]
+        if None in values:
+            raise TikhonError(f"The runs of the arm {arm!r} have no measure 'validation' for the search to choose by.")
+        if len(finite) == seeds:
+            means[number] = fmean(finite)
+    if not means:
+        raise TikhonError(
+            f"Every candidate of the arm {arm!r} diverged with some seed: give the study lower learning rates or "
+            "strengths."
+        )
+    return max(means, key=means.__getitem__)
+
+
+def _verdict(findings: Sequence[Finding]) -> Status:
+    if any(one.low is None for one in findings):
+        return "none"  # a single seed has no interval
+    met = sum(one.met for one in findings)
+    return "replayed" if met == len(findings) else "partly" if met else "not"
+
+
 def _finding(expected: Expectation, measures: Mapping[str, Mapping[str, list[float]]]) -> Finding:
+    for arm in (expected.arm, expected.than):
+        if expected.measure not in measures[arm]:
+            known = ", ".join(measures[arm])
+            raise TikhonError(
+                f"The study expects something of {expected.measure!r}, of which the arm {arm!r} has no finite value "
+                f"for every seed. It has: {known}."
+            )
     difference, low, high = paired_difference(
         measures[expected.arm][expected.measure], measures[expected.than][expected.measure]
     )
     if expected.direction == "higher":
-        met = low is not None and low > expected.margin
+        met = low is not None and _above(low, expected.margin)
     else:
-        met = high is not None and high < -expected.margin
+        met = high is not None and _above(-high, expected.margin)
     return Finding(
         expected.arm, expected.than, expected.measure, expected.direction, expected.margin, difference, low, high, met
     )
+
+
+def _above(bound: float, margin: float) -> bool:
+    """Equal up to rounding is a tie, and a tie meets no expectation: without this, arms whose results are the same but
+    for the order of additions, every seed with the same difference of 1e-17, would differ "significantly"."""
+    return bound > margin and not math.isclose(bound, margin, rel_tol=1e-9, abs_tol=1e-12)

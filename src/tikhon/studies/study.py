@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tikhon.core.errors import TikhonError
+from tikhon.core.errors import Diverged, TikhonError
 from tikhon.studies.experiment import Report, cell, run_cell
 
 Settings = Mapping[str, Any]
 Run = Callable[[Settings, int, Report], Mapping[str, float]]
-"""(settings of an arm's candidate, seed, progress) -> measures; `validation` is what the search chooses by."""
+"""(settings of an arm's candidate, seed, progress) -> measures; `validation` is what the search chooses by, more is
+better. A run that diverged has the `validation` NaN, and no other measure need be there."""
 
 STUDIES = Path(__file__).parent
+MEASURES = ("metric", "gap", "calibration_error", "seconds", "peak_memory")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,14 @@ class Expectation:
     measure: str = "metric"
     direction: Literal["higher", "lower"] = "higher"
     margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.arm == self.than:
+            raise TikhonError(f"An expectation compares two arms, not {self.arm!r} with itself.")
+        if self.direction not in ("higher", "lower") or not math.isfinite(self.margin):
+            raise TikhonError(
+                f"An expectation says 'higher' or 'lower' by a finite margin, not {self.direction!r} by {self.margin}."
+            )
 
 
 @dataclass(frozen=True)
@@ -49,8 +60,12 @@ class Study:
 
     def __post_init__(self) -> None:
         budgets = {len(candidates) for candidates in self.arms.values()}
-        if len(budgets) != 1:
+        if len(budgets) != 1 or 0 in budgets:
             raise TikhonError(f"Every arm of a study gets the same number of candidates, not {sorted(budgets)}.")
+        if not self.expectations:
+            raise TikhonError("A study that expects nothing cannot be met or missed: give it an Expectation.")
+        if self.seeds < 2:
+            raise TikhonError(f"A study needs an interval, so two seeds at the least, not {self.seeds}.")
         named = {name for one in self.expectations for name in (one.arm, one.than)}
         if not named <= set(self.arms):
             raise TikhonError(f"Expectations speak of arms that the study lacks: {', '.join(named - set(self.arms))}.")
@@ -69,7 +84,7 @@ def training(
     """The usual study: train the arm `settings["recipe"]` on an embedded task.
 
     settings may also hold learning_rate. Measures: metric (test), train (on the labels as given, so with label noise
-    the share of them that is fitted), validation, gap, calibration_error, seconds.
+    the share of them that is fitted), validation, gap, calibration_error, seconds and peak_memory (bytes).
     """
     return functools.partial(_train, dict(task), model, epochs, batch_size, optimizer)
 
@@ -84,20 +99,23 @@ def _train(
     seed: int,
     report: Report,
 ) -> dict[str, float]:
-    result = run_cell(
-        cell(
-            task=task,
-            model=model,
-            arm=settings["recipe"],
-            seed=seed,
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            learning_rate=settings.get("learning_rate"),
-        ),
-        report,
-    )
-    measures = {name: result[name] for name in ("metric", "gap", "calibration_error", "seconds")}
+    try:
+        result = run_cell(
+            cell(
+                task=task,
+                model=model,
+                arm=settings["recipe"],
+                seed=seed,
+                epochs=epochs,
+                batch_size=batch_size,
+                optimizer=optimizer,
+                learning_rate=settings.get("learning_rate"),
+            ),
+            report,
+        )
+    except Diverged:  # a learning rate that is too high loses the search, it does not end the study
+        return {"validation": math.nan}
+    measures = {name: result[name] for name in MEASURES}
     measures |= {"validation": result["validation_metric"], "train": result["train_metric"]}
     return {name: value for name, value in measures.items() if value is not None}
 
@@ -114,7 +132,14 @@ def plain(count: int, recipe: str = "none", rates: Sequence[float] = (0.1, 0.05,
 
 def find_study(family: str, name: str) -> Study:
     """The study of a method, in the file that mirrors the method's."""
-    if not (STUDIES / family / f"{name}.py").exists():
+    if not study_path(family, name).exists():
         raise TikhonError(f"{name} has no study yet: it would be in studies/{family}/{name}.py.")
-    study: Study = importlib.import_module(f"tikhon.studies.{family}.{name}").study
+    study = getattr(importlib.import_module(f"tikhon.studies.{family}.{name}"), "study", None)
+    if not isinstance(study, Study):
+        raise TikhonError(f"studies/{family}/{name}.py must define `study = Study(...)`.")
     return study
+
+
+def study_path(family: str, name: str) -> Path:
+    """Where the study of a method is, or would be."""
+    return STUDIES / family / f"{name}.py"
