@@ -10,6 +10,10 @@ class TikhonError(Exception):
     """What was wrong, where, and what to do about it. Raised before anything was changed."""
 
 
+class Diverged(TikhonError):
+    """A loss became NaN or infinite. A search over settings may count such a run as lost and go on."""
+
+
 def near_misses(name: str, known: Iterable[str]) -> str:
     """A sentence that helps with a mistyped name: the nearest known ones, or all of them where they are few."""
     known = sorted(set(known))

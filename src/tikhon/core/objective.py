@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from tikhon.core.errors import TikhonError
+from tikhon.core.errors import Diverged, TikhonError
 from tikhon.core.losses import Loss, weighted_losses
 from tikhon.core.plan import Entry, Plan
 from tikhon.core.run import Run
@@ -125,7 +125,7 @@ class Objective:
             return
         broken = [name for name, value in self.values.items() if not math.isfinite(float(value))]
         where = ", ".join(broken) or "the sum of its terms"
-        raise TikhonError(
+        raise Diverged(
             f"The loss is {float(loss.detach())} at step {self.run.clock.number} (epoch {self.run.clock.epoch}): "
             f"{where} is not finite. Nothing was updated. Check the inputs for NaN, lower the learning rate, or "
             "lower the strength of that term."

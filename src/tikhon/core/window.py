@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from tikhon.core.errors import TikhonError
+from tikhon.core.errors import Diverged
 from tikhon.core.memory import PerSampleMemory
 from tikhon.core.run import Run
 from tikhon.core.terms import Term
@@ -129,7 +129,7 @@ class Window:
     def refuse_noted(self) -> None:
         if self._broken is not None and bool(self._broken):
             self._broken = None
-            raise TikhonError(
+            raise Diverged(
                 f"The loss was NaN or infinite at some step of epoch {self._run.clock.epoch}. Check the inputs for "
                 "NaN, or lower the learning rate; on the CPU the step and the term are named."
             )

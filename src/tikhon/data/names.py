@@ -1,5 +1,6 @@
 """What a name on the command line stands for: one of ours, or the user's own `module:function`."""
 
+import hashlib
 import importlib
 import inspect
 import sys
@@ -47,6 +48,15 @@ def call_user(spec: str, *arguments: object, what: str) -> Any:
             raise
         except Exception as error:
             raise TikhonError(f"{what} function {spec!r} raised {type(error).__name__}: {error}") from error
+
+
+def source_of(spec: str) -> str:
+    """A hash of the file that the user's `module:function` lies in; "" for a module without a file.
+
+    It must have been called before (`call_user`). What that file imports in turn is not looked at.
+    """
+    file = sys.modules[spec.partition(":")[0]].__file__
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
 
 
 def _find(spec: str, module_name: str, function_name: str, what: str) -> Callable[..., Any]:

@@ -22,9 +22,12 @@ class Arm:
     ``relative_memory`` are multiples of ``none``.
 
     ``seeds`` holds one mapping a seed with at least "seed" (what pairs the arms) and "metric"; further keys are passed
-    on to machines as they are. ``curves`` maps a name ("test_metric", "train_loss", ...) to one list of values by
-    epoch for each seed. ``reliability`` is the diagram of all seeds' test predictions together; None where there is no
-    confidence, as in regression.
+    on to machines as they are. A seed whose run diverged has the metric None and says why in "failed"; all other
+    numbers are those of the seeds that finished.
+
+    ``curves`` maps a name ("test_metric", "train_loss", ...) to one list of values by epoch for each seed.
+    ``reliability`` is the diagram of all seeds' test predictions together; None where there is no confidence, as in
+    regression.
     """
 
     name: str
@@ -48,6 +51,16 @@ class Arm:
         if self.difference_low is None or self.difference_high is None:
             return False
         return self.difference_low > 0 or self.difference_high < 0
+
+    @property
+    def finished(self) -> dict[int, float]:
+        """The metric of every seed whose run did not diverge."""
+        return {run["seed"]: run["metric"] for run in self.seeds if run["metric"] is not None}
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """Why a run diverged, by seed."""
+        return {run["seed"]: run["failed"] for run in self.seeds if run["metric"] is None}
 
 
 @dataclass(frozen=True)
@@ -79,11 +92,11 @@ class Comparison:
         return max(self.arms, key=lambda arm: arm.mean if math.isfinite(arm.mean) else -math.inf)
 
     def paired(self, arm: Arm) -> list[float]:
-        """This arm minus ``none`` for every seed that both ran, in the arm's order of seeds; [] without ``none``."""
+        """This arm minus ``none`` for every seed that both finished, in the arm's order; [] without ``none``."""
         if self.baseline is None:
             return []
-        plain = {run["seed"]: run["metric"] for run in self.baseline.seeds}
-        return [run["metric"] - plain[run["seed"]] for run in arm.seeds if run["seed"] in plain]
+        plain = self.baseline.finished
+        return [metric - plain[seed] for seed, metric in arm.finished.items() if seed in plain]
 
 
 JSON_FIELDS = (

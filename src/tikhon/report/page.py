@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tikhon.core.errors import TikhonError
 from tikhon.report.comparison import Comparison
 from tikhon.report.plots import cost_and_gain, learning_curves, looks, paired_differences, reliability
-from tikhon.report.wording import CLEAR_NOTE, columns, finding, settings, title
+from tikhon.report.wording import CLEAR_NOTE, columns, failures, finding, settings, title
 
 
 def render_page(comparison: Comparison) -> str:
@@ -26,6 +26,7 @@ def render_page(comparison: Comparison) -> str:
         finding=finding(comparison),
         settings=settings(comparison),
         columns=columns(comparison),
+        failures=failures(comparison),
         note=CLEAR_NOTE if any(arm.differs for arm in comparison.arms) else "",
         looks=looks(comparison),
         curves=learning_curves(comparison),
@@ -37,15 +38,21 @@ def render_page(comparison: Comparison) -> str:
 
 def write_page(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """Write the page to ``path``, whole or not at all. Raises TikhonError where it cannot be written."""
-    page, target = render_page(comparison), Path(path)
+    write_whole(render_page(comparison), path)
+
+
+def write_whole(text: str, path: str | os.PathLike[str]) -> None:
+    """Write a file so that at any moment it holds the old text or the new. Raises TikhonError where that fails."""
+    target = Path(path)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(page, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(target)
     except OSError as error:
         raise TikhonError(
-            f"The report cannot be written to {target} ({error.strerror}): name a place that can be written to."
+            f"{target.name} cannot be written into {target.parent} ({error.strerror}): "
+            "name a place that can be written to."
         ) from error
     finally:
         unfinished.unlink(missing_ok=True)

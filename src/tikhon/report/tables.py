@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tikhon.report.comparison import Comparison
-from tikhon.report.wording import CLEAR_NOTE, columns, finding, title
+from tikhon.report.wording import CLEAR_NOTE, columns, failures, finding, title
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -14,10 +14,12 @@ def comparison_table(comparison: Comparison) -> Table:
     A percent column shows percent; R squared is a number with three decimals. Colours are rich's business: none in a
     pipe or with NO_COLOR, where the sentence under the table still names the arm that won.
     """
-    note = f"\n{CLEAR_NOTE}" if any(arm.differs for arm in comparison.arms) else ""
+    below = [finding(comparison), *failures(comparison)]
+    if any(arm.differs for arm in comparison.arms):
+        below.append(CLEAR_NOTE)
     table = Table(
         title=Text(title(comparison), style="bold"),
-        caption=Text(f"{finding(comparison)}{note}"),
+        caption=Text("\n".join(below)),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,

@@ -81,7 +81,7 @@ def columns(comparison: Comparison) -> list[Column]:
             "test\n%" if unit else name,
             "mean over seeds, on the test split",
             lambda arm: arm.mean,
-            lambda arm: number(comparison, arm.mean),
+            lambda arm: number(comparison, arm.mean) if arm.finished or not arm.failed else "diverged",
         ),
         Column(
             "95% interval",
@@ -168,10 +168,26 @@ def finding(comparison: Comparison) -> str:
     )
 
 
+def failures(comparison: Comparison) -> list[str]:
+    """A sentence for each arm with runs that diverged: how many, and why the first of them did."""
+    sentences = []
+    for arm in comparison.arms:
+        if arm.failed:
+            seed, reason = next(iter(arm.failed.items()))
+            which = ", ".join(str(one) for one in arm.failed)
+            rest = "; its numbers are those of the other seeds" if arm.finished else ""
+            sentences.append(
+                f"{arm.name} diverged in {len(arm.failed)} of {len(arm.seeds)} seeds ({which}){rest}. "
+                f"Seed {seed}: {reason}"
+            )
+    return sentences
+
+
 def _evidence(comparison: Comparison, arm: Arm) -> str:
     unit = "points" if in_percent(comparison) else metric_name(comparison)
     low, high = number(comparison, arm.difference_low), number(comparison, arm.difference_high)
-    return f"{signed(comparison, arm.difference)} {unit}, 95% interval {low} to {high}, {len(arm.seeds)} seeds"
+    seeds = len(comparison.paired(arm))
+    return f"{signed(comparison, arm.difference)} {unit}, 95% interval {low} to {high}, {seeds} seeds"
 
 
 def _difference(arm: Arm) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import tikhon
+from tikhon.core.errors import Diverged, TikhonError
 from tikhon.core.fit import History, fit
 from tikhon.core.recipe import Recipe
 from tikhon.data import Split, Task, build_model, load_task
+from tikhon.data.names import unknown
 from tikhon.studies.arms import Arm, parse_arm
 from tikhon.studies.cost import TrainingStep, peak_memory
 from tikhon.studies.statistics import expected_calibration_error, reliability
@@ -21,6 +24,10 @@ Cell = Mapping[str, Any]
 Report = Callable[[float], None]
 
 LEARNING_RATE = {"sgd": 0.1, "adam": 1e-3}
+
+EPOCHS = {"digits": 60, "mnist5k": 30, "mnist1d": 40, "breast_cancer": 150, "wine": 200, "diabetes": 150}
+"""Long enough that plain training memorises wrong labels, and no longer."""
+EPOCHS_OF_OWN_DATA = 60
 
 
 def cell(
@@ -33,12 +40,20 @@ def cell(
     batch_size: int = 128,
     optimizer: str = "sgd",
     learning_rate: float | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """All that determines a run's numbers, as plain values: the same cell gives the same numbers to the bit.
 
     task: arguments of `load_task` but the seed. The sources of the methods belong to the cell, so that results of an
-    older source are never taken for results of this one.
+    older source are never taken for results of this one. sources: hashes of what else the numbers rest on, such as
+    the user's own data and model.
     """
+    if optimizer not in LEARNING_RATE:
+        raise unknown("optimizer", optimizer, LEARNING_RATE)
+    if epochs < 1 or batch_size < 1:
+        raise TikhonError(f"epochs and batch size must be at least 1, not {epochs} and {batch_size}.")
+    if learning_rate is not None and not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise TikhonError(f"the learning rate must be finite and positive, not {learning_rate}.")
     return {
         "task": dict(task),
         "model": model,
@@ -48,13 +63,16 @@ def cell(
         "batch_size": batch_size,
         "optimizer": optimizer,
         "learning_rate": learning_rate if learning_rate is not None else LEARNING_RATE[optimizer],
-        "sources": parse_arm(arm).sources(),
+        "sources": {**parse_arm(arm).sources(), **(sources or {})},
         "versions": {"tikhon": tikhon.__version__, "torch": torch.__version__},
     }
 
 
 def run_cell(cell: Cell, report: Report) -> dict[str, Any]:
-    """Train one arm with one seed. All arms of a seed share split, corruption, first weights and order of batches."""
+    """Train one arm with one seed. All arms of a seed share split, corruption, first weights and order of batches.
+
+    Raises `Diverged` where a loss, a metric or the trained model's output is not finite.
+    """
     task = load_task(**cell["task"], seed=cell["seed"])
     arm = parse_arm(cell["arm"])
     recipe = Recipe(*arm.methods(), base=base_loss(task), seed=cell["seed"])
@@ -74,19 +92,19 @@ def run_cell(cell: Cell, report: Report) -> dict[str, Any]:
         seed=cell["seed"],
         on_epoch=lambda epoch, _: report((epoch + 1) / cell["epochs"]),
     )
-    return _result(model, recipe, task, history, metrics, _step_memory(cell, task, arm))
+    return _result(model, recipe, task, history, metrics, peak_memory(training_step(cell, task, arm)))
 
 
-def _step_memory(cell: Cell, task: Task, arm: Arm) -> int:
+def training_step(cell: Cell, task: Task, arm: Arm) -> TrainingStep:
+    """A step of the cell's training, not yet taken. What cannot run together, or not with this model, is refused."""
     batch = slice(cell["batch_size"])
-    step = TrainingStep(
+    return TrainingStep(
         Recipe(*arm.methods(), base=base_loss(task), seed=cell["seed"]),
         build_model(cell["model"], task, seed=cell["seed"]),
         task.train.inputs[batch],
         task.train.target[batch],
         make_optimizer(cell),
     )
-    return peak_memory(step)
 
 
 def base_loss(task: Task) -> Callable[..., Tensor]:
@@ -123,10 +141,16 @@ def _result(
     metrics: Mapping[str, Callable[[nn.Module], float]],
     memory: int,
 ) -> dict[str, Any]:
+    curves = {
+        "train_loss": history.train_loss,
+        **{f"{name}_metric": values for name, values in history.metrics.items()},
+    }
     model.eval()
     with torch.no_grad():
+        output = model(task.test.inputs)
+        _refuse_nonfinite(output, curves)
         final = {name: metric(model) for name, metric in metrics.items()}
-        probabilities = recipe.probabilities(model(task.test.inputs)) if task.kind == "classes" else None
+        probabilities = recipe.probabilities(output) if task.kind == "classes" else None
     labels = task.test.target.numpy()
     return {
         "metric_name": "accuracy" if task.kind == "classes" else "r2",
@@ -142,8 +166,15 @@ def _result(
         "epochs": len(history.train_loss),
         "seconds": history.seconds,
         "peak_memory": memory,
-        "curves": {
-            "train_loss": history.train_loss,
-            **{f"{name}_metric": values for name, values in history.metrics.items()},
-        },
+        "curves": curves,
     }
+
+
+def _refuse_nonfinite(output: Tensor, curves: Mapping[str, list[float]]) -> None:
+    """The loss is checked while training; what the last step broke, or only a metric shows, is found here."""
+    for name, values in curves.items():
+        for epoch, value in enumerate(values):
+            if not math.isfinite(value):
+                raise Diverged(f"{name} is {value} after epoch {epoch}. Lower the learning rate.")
+    if not bool(output.isfinite().all()):
+        raise Diverged("The trained model's output on the test split is NaN or infinite. Lower the learning rate.")
