@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from tikhon.cli.progress import progress, say
-from tikhon.core.errors import Diverged, TikhonError
+from tikhon.cli.progress import console, progress, say
+from tikhon.core.errors import TikhonError
 from tikhon.data import Task, build_model, load_task
 from tikhon.data.names import source_of
 from tikhon.data.sources import fingerprint, load_source
@@ -20,7 +18,7 @@ from tikhon.report.page import write_page, write_whole
 from tikhon.report.summary import summarise
 from tikhon.report.tables import comparison_table
 from tikhon.studies.arms import Arm, parse_arm, split_arms
-from tikhon.studies.experiment import EPOCHS, EPOCHS_OF_OWN_DATA, Report, cell, run_cell, training_step
+from tikhon.studies.experiment import EPOCHS, EPOCHS_OF_OWN_DATA, attempt_cell, cell, training_step
 from tikhon.studies.store import Store
 from tikhon.studies.workers import run_cells
 
@@ -64,9 +62,8 @@ def run(settings: Settings, *, out: Path, jobs: int, as_json: bool) -> None:
         print(text)
         say(f"Report: {out / 'report.html'}")
     else:
-        console = Console()
-        console.print(comparison_table(comparison))
-        console.print(f"\nReport: {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+        console().print(comparison_table(comparison))
+        print(f"\nReport: {out / 'report.html'}")
 
 
 def chosen_arms(text: str) -> list[Arm]:
@@ -142,15 +139,7 @@ def run_missing(cells: Sequence[Cell], store: Store, jobs: int, *, plain: bool) 
         say(f"{len(cells) - len(missing)} of {len(cells)} runs are stored in {store.path.parent} already.")
     if missing:
         with progress(len(missing), plain=plain) as show:
-            run_cells(attempt, missing, jobs=jobs, on_result=store.put, on_event=show)
-
-
-def attempt(one: Cell, report: Report) -> Result:
-    """A run whose loss is not finite has a result too: it says so, and the other arms go on."""
-    try:
-        return run_cell(one, report)
-    except Diverged as error:
-        return {"failed": str(error)}
+            run_cells(attempt_cell, missing, jobs=jobs, on_result=store.put, on_event=show)
 
 
 def described(settings: Settings, task: Task, one: Cell) -> dict[str, Any]:

@@ -29,13 +29,17 @@ def progress(total: int, *, plain: bool) -> AbstractContextManager[Show]:
 
     Pipes, dumb terminals and NO_COLOR get lines too.
     """
-    console = Console(stderr=True)
-    interactive = console.is_interactive and not plain and not os.environ.get("NO_COLOR")
-    return _bars(console, total) if interactive else _lines(total)
+    screen = console(stderr=True)
+    return _bars(screen, total) if screen.is_interactive and not plain else _lines(total)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where rich text goes. With NO_COLOR it gets no escape codes at all, as in a pipe: rich itself would keep bold."""
+    return Console(stderr=stderr, force_terminal=False if os.environ.get("NO_COLOR") else None)
 
 
 @contextmanager
-def _bars(console: Console, total: int) -> Iterator[Show]:
+def _bars(screen: Console, total: int) -> Iterator[Show]:
     """One bar for all with the time left, and one for each run that goes on."""
     columns = (
         TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=40)),
@@ -43,7 +47,7 @@ def _bars(console: Console, total: int) -> Iterator[Show]:
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, expand=True, speed_estimate_period=60) as bars:
+    with Progress(*columns, console=screen, transient=True, expand=True, speed_estimate_period=60) as bars:
         overall = bars.add_task(f"{total} runs", total=total)
         fractions: dict[str, float] = {}
         running: dict[str, Any] = {}
@@ -59,7 +63,7 @@ def _bars(console: Console, total: int) -> Iterator[Show]:
             else:
                 bars.remove_task(running.pop(name))
             if event.kind == "retried":
-                bars.console.print(_retry(name), markup=False, highlight=False)
+                screen.print(_retry(name), markup=False, highlight=False)
 
         yield show
 

@@ -95,6 +95,14 @@ def run_cell(cell: Cell, report: Report) -> dict[str, Any]:
     return _result(model, recipe, task, history, metrics, peak_memory(training_step(cell, task, arm)))
 
 
+def attempt_cell(cell: Cell, report: Report) -> dict[str, Any]:
+    """`run_cell`, but a run that diverged has a result too, {"failed": why}, so that the other arms go on."""
+    try:
+        return run_cell(cell, report)
+    except Diverged as error:
+        return {"failed": str(error)}
+
+
 def training_step(cell: Cell, task: Task, arm: Arm) -> TrainingStep:
     """A step of the cell's training, not yet taken. What cannot run together, or not with this model, is refused."""
     batch = slice(cell["batch_size"])
