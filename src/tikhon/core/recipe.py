@@ -147,7 +147,8 @@ class Recipe:
         self._wrapper = model
         for entry in self._plan.entries:
             entry.method.to(run.device)
-        self._window.watch([one.leaf for one in run.select("all")] if world == 1 else ())
+        watching = world == 1 and self._plan.entries  # where no method acts, a skipped step leaves nothing to forget
+        self._window.watch([one.leaf for one in run.select("all")] if watching else ())
         self._hooks = StepHooks(inner, self._training)
         return self
 
