@@ -37,6 +37,8 @@ from tikhon.methods.dynamics.sam import SAM as SAM
 from tikhon.methods.dynamics.stablemax import StableMax as StableMax
 from tikhon.methods.mixing.cutmix import CutMix as CutMix
 from tikhon.methods.mixing.mixup import MixUp as MixUp
+from tikhon.methods.selection.data_diet import DataDiet as DataDiet
+from tikhon.methods.sparsity.wgsef import GroupSparseEnvelope as GroupSparseEnvelope
 from tikhon.methods.stochastic.multi_sample_dropout import MultiSampleDropout as MultiSampleDropout
 from tikhon.methods.stochastic.nested_dropout import NestedDropout as NestedDropout
 from tikhon.methods.targets.elr import ELR as ELR
