@@ -6,61 +6,60 @@ import torch
 from torch import Tensor, nn
 
 
-def capped_shares(sizes: Tensor, strength: Tensor, k: Tensor, d: Tensor) -> Tensor:
-    """u_j = clip(c a_j - strength d_j, 0, 1) with c such that sum_j d_j u_j = k; 1 where k has room for all a_j > 0.
+def capped_shares(sizes: Tensor, strength: Tensor, k: Tensor, costs: Tensor) -> Tensor:
+    """u_j = clip(a_j / t - strength d_j, 0, 1) with t such that sum_j d_j u_j = k; 1 where k has room for all a_j > 0.
 
-    sizes a >= 0, costs d > 0: (..., n); strength >= 0, k > 0: (..., 1). Returns u, (..., n), 0 where a is. Candidate j
-    grows from c = strength d_j / a_j and is full from (1 + strength d_j) / a_j on; before and after, u is exactly 0
-    and 1, never almost. O(n log n), exact up to rounding, differentiable.
+    sizes a >= 0, costs d > 0: (..., n); strength >= 0, k > 0: (..., 1). Returns u, (..., n), 0 where a is. As t falls,
+    candidate j grows from t = a_j / (strength d_j) and is full from a_j / (1 + strength d_j) on; before and after, u is
+    exactly 0 and 1, never almost. O(n log n), exact up to rounding, differentiable.
 
     >>> one = torch.ones(1)
     >>> capped_shares(torch.tensor([4.0, 2.0, 1.0]), 0 * one, 2 * one, torch.ones(3))
     tensor([1.0000, 0.6667, 0.3333])
     """
-    largest = sizes.amax(dim=-1, keepdim=True)
-    a = sizes / largest.where(largest > 0, 1.0)  # u depends on ratios only; this keeps 1 / a far from overflow
-    nonzero = a > 0
-    d = d.where(nonzero, 0.0)
-    never = torch.finfo(a.dtype).max
-    begin = (strength * d / a.where(nonzero, 1.0)).where(nonzero, never)
-    full = ((1 + strength * d) / a.where(nonzero, 1.0)).where(nonzero, never)
+    none = sizes == 0
+    d = costs.masked_fill(none, 0.0)
+    delay = strength * d
+    at_once = delay == 0
+    begin = (sizes / delay.masked_fill(at_once, 1.0)).masked_fill(at_once, torch.inf)
+    full = sizes / (1 + delay)
     total = d.sum(dim=-1, keepdim=True)
 
-    with torch.no_grad():  # in which piece of the sum's graph the solution lies
+    with torch.no_grad():  # between which two ends is the sum's graph, a hyperbola from one to the next, equal to k?
         ends = torch.cat([begin, full], dim=-1)
-        filled, rising, offset = _pieces(begin, full, ends, d, d * a)
-        slack = 4 * torch.finfo(a.dtype).eps * (d * (1 + strength * d)).sum(dim=-1, keepdim=True)
-        reached = filled + ends * rising - strength * offset >= k - slack
-        above = ends.where(reached, never).amin(dim=-1, keepdim=True)
-        below = ends.where(ends < above, 0.0).amax(dim=-1, keepdim=True)
-        grown, growing = full <= below, (begin <= below) & (full >= above)
-    slope = (d * a).where(growing, 0.0).sum(dim=-1, keepdim=True)
-    missing = k - d.where(grown, 0.0).sum(dim=-1, keepdim=True)
-    c = (missing + strength * (d * d).where(growing, 0.0).sum(dim=-1, keepdim=True)) / slope.where(slope > 0, 1.0)
-    c = torch.minimum(torch.maximum(c, below), above)
-    between = (c * a - strength * d).clamp(0, 1)
-    u = torch.where(c >= full, 1.0, torch.where(c <= begin, 0.0, between))
-    return torch.where(total <= k, 1.0, u).where(nonzero, 0.0)
+        low = _last_reached(begin, full, ends, torch.stack([d, d * sizes, d * delay]), total, k)
+        high = ends.masked_fill(ends <= low, torch.inf).amin(dim=-1, keepdim=True)
+        still = (full > low) | (begin < high)
+    missing = k - d.masked_fill(full < high, 0.0).sum(dim=-1, keepdim=True)
+    growing = d.masked_fill(still, 0.0)
+    wanted = missing + (growing * delay).sum(dim=-1, keepdim=True)
+    t = (growing * sizes).sum(dim=-1, keepdim=True) / wanted.masked_fill(wanted <= 0, 1.0)
+    t = torch.minimum(torch.maximum(t, low), high)
+    between = (sizes / t.masked_fill(t == 0, 1.0) - delay).clamp(0, 1)
+    u = between.masked_fill(begin <= t, 0.0).masked_fill((full >= t) | (total <= k), 1.0)
+    return u.masked_fill(none, 0.0)
 
 
-def _pieces(begin: Tensor, full: Tensor, at: Tensor, d: Tensor, da: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """At each place: the cost of full candidates, and the sums of d a and of d^2 over growing ones, (..., 2n) each.
+def _last_reached(begin: Tensor, full: Tensor, ends: Tensor, parts: Tensor, total: Tensor, k: Tensor) -> Tensor:
+    """The largest end t at which sum_j d_j u_j has reached k, (..., 1).
 
-    Sums over growing candidates are differences of sums from the far end, where a is small: nothing large cancels.
+    parts: d, d a and strength d^2, (3, ..., n). Sums over growing candidates are differences of sums from the smallest
+    end upwards, whose members have small a: nothing large cancels.
     """
-    starts, by_start = begin.sort(dim=-1)
-    stops, by_stop = full.sort(dim=-1)
-    started = torch.searchsorted(starts, at, right=True)
-    stopped = torch.searchsorted(stops, at, right=True)
-
-    def difference(values: Tensor) -> Tensor:
-        unfilled = _from_end(values.gather(-1, by_stop)).gather(-1, stopped)
-        return unfilled - _from_end(values.gather(-1, by_start)).gather(-1, started)
-
-    filled = nn.functional.pad(d.gather(-1, by_stop).cumsum(dim=-1), (1, 0)).gather(-1, stopped)
-    return filled, difference(da), difference(d * d)
+    begins, by_begin = begin.sort(dim=-1)
+    fulls, by_full = full.sort(dim=-1)
+    waiting = _sums(parts, by_begin).gather(-1, _each(torch.searchsorted(begins, ends, right=True)))
+    unfilled = _sums(parts, by_full).gather(-1, _each(torch.searchsorted(fulls, ends)))
+    _, rising, offset = unfilled - waiting
+    reached = total - unfilled[0] + rising / ends.clamp_min(torch.finfo(ends.dtype).tiny) - offset
+    slack = 4 * torch.finfo(ends.dtype).eps * (parts[0] + parts[2]).sum(dim=-1, keepdim=True)
+    return ends.masked_fill(reached < k - slack, 0.0).amax(dim=-1, keepdim=True)
 
 
-def _from_end(values: Tensor) -> Tensor:
-    """(..., n + 1): the sum of values[i:] for i = 0..n."""
-    return nn.functional.pad(values.flip(-1).cumsum(dim=-1), (1, 0)).flip(-1)
+def _sums(parts: Tensor, order: Tensor) -> Tensor:
+    """(3, ..., n + 1): the sums of the first 0..n in this order."""
+    return nn.functional.pad(parts.gather(-1, _each(order)).cumsum(dim=-1), (1, 0))
+
+
+def _each(index: Tensor) -> Tensor:
+    return index.expand(3, *index.shape)

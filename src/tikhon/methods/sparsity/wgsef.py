@@ -33,8 +33,7 @@ def envelope(norms: Tensor, k: float | Tensor, weights: Tensor | None = None) ->
     """
     norms, k, d = _arguments(norms, k, weights)
     u = capped_shares(norms, torch.zeros_like(norms[..., :1]), k, d)
-    occupied = u > 0
-    return 0.5 * (d * norms.square() / u.where(occupied, 1.0)).where(occupied, 0.0).sum(dim=-1)
+    return 0.5 * (d * norms.square() / u.masked_fill(u == 0, 1.0)).sum(dim=-1)  # u = 0 only where the norm is
 
 
 def envelope_prox(norms: Tensor, strength: float | Tensor, k: float | Tensor, weights: Tensor | None = None) -> Tensor:
@@ -57,7 +56,8 @@ def envelope_prox(norms: Tensor, strength: float | Tensor, k: float | Tensor, we
     penalty = torch.as_tensor(strength, dtype=norms.dtype, device=norms.device).expand_as(norms[..., :1])
     u = capped_shares(norms, penalty, k, d)
     divisor = u + penalty * d
-    return (u / divisor.where(divisor > 0, 1.0)).where(divisor > 0, 1.0)
+    nothing = divisor == 0
+    return (u / divisor.masked_fill(nothing, 1.0)).masked_fill(nothing, 1.0)
 
 
 def _arguments(norms: Tensor, k: float | Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,7 +88,8 @@ class GroupSparseEnvelope(Method):
     raise lambda. There is no final projection: what export removes was zero. An average of weights (EMA) is zero only
     where the weights were zero for long.
 
-    Cost: a pass over the weights of the chosen layers and a small search a step.
+    Cost: a pass over the weights of the chosen layers a step, and one search over the norms of all layers together,
+    about half a millisecond on a CPU however small the model is.
     Reference: Refael, Arbel, Huleihel 2022, arXiv 2212.12921.
 
     >>> recipe = tikhon.Recipe(tikhon.GroupSparseEnvelope(strength=0.03, keep=0.5))
@@ -105,7 +106,7 @@ class GroupSparseEnvelope(Method):
         claim="Reaches a predefined group sparsity at convergence with negligible loss of accuracy, or gains.",
         helps="Over-wide layers, and a known budget of units.",
         hurts="Too large a strength shrinks the units that remain, too small a one leaves more than k of them.",
-        cost="A pass over the weights of the chosen layers a step.",
+        cost="A pass over the weights of the chosen layers a step, and a search of about half a millisecond.",
     )
     slots = {"after_step": "map", "export": "prune"}
     needs = frozenset({"zero-keeping weights"})
