@@ -4,13 +4,15 @@ BIN := .venv/bin
 # One thread a process: two threads beside another busy process are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint types unit parity browser clean
+.PHONY: help setup demo test lint types unit parity browser evidence stubs clean
 
 help:
 	@echo "make demo    which of several methods rescues a network from 40% wrong labels (3 minutes)"
 	@echo "make test    everything that CI runs"
 	@echo "make setup   the private environment .venv, with the command .venv/bin/tikhon"
 	@echo "make parity  the numbers of official implementations (TIKHON_GOLDEN=FOLDER for further cases)"
+	@echo "make evidence  run the studies that are due, and draw the README's table"
+	@echo "make stubs   src/tikhon/__init__.pyi, for type checkers: after adding a method"
 	@echo "make lint | types | unit   the parts of make test"
 
 setup: .venv/.ready
@@ -37,6 +39,13 @@ unit: setup browser
 
 parity: setup
 	$(BIN)/python -m pytest -rs tests/parity
+
+evidence: setup
+	$(BIN)/tikhon prove --all
+	$(BIN)/python tools/evidence_table.py
+
+stubs: setup
+	$(BIN)/python tools/stubs.py
 
 # The report is tested in a real browser. Where Debian's packages can be installed it is installed; elsewhere any chromium on the path serves.
 browser:

@@ -1,45 +1,13 @@
 """tikhon: regularisation for PyTorch.
 
 Every method of the catalogue is an attribute of this package (`tikhon.MixUp`). Everything is imported when it is first
-used, so that `tikhon --help` need not wait for torch.
+used, so that `tikhon --help` need not wait for torch. `__init__.pyi` says the same to type checkers: `make stubs`.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:  # the same as _HOMES, for editors and type checkers
-    from tikhon import data as data
-    from tikhon.core.card import Card as Card
-    from tikhon.core.combine import During as During
-    from tikhon.core.combine import OneOf as OneOf
-    from tikhon.core.errors import Diverged as Diverged
-    from tikhon.core.errors import TikhonError as TikhonError
-    from tikhon.core.fit import History as History
-    from tikhon.core.fit import fit as fit
-    from tikhon.core.losses import ClassLoss as ClassLoss
-    from tikhon.core.losses import CustomLoss as CustomLoss
-    from tikhon.core.losses import Loss as Loss
-    from tikhon.core.losses import ValueLoss as ValueLoss
-    from tikhon.core.memory import PerSampleMemory as PerSampleMemory
-    from tikhon.core.method import Method as Method
-    from tikhon.core.parameters import Selected as Selected
-    from tikhon.core.parameters import Snapshot as Snapshot
-    from tikhon.core.parameters import Where as Where
-    from tikhon.core.parameters import select as select
-    from tikhon.core.recipe import Recipe as Recipe
-    from tikhon.core.step import Step as Step
-    from tikhon.core.strength import Schedule as Schedule
-    from tikhon.core.strength import Strength as Strength
-    from tikhon.core.strength import cosine as cosine
-    from tikhon.core.strength import exponential as exponential
-    from tikhon.core.strength import linear as linear
-    from tikhon.core.strength import stepwise as stepwise
-    from tikhon.core.target import Part as Part
-    from tikhon.core.target import Target as Target
-    from tikhon.core.terms import Term as Term
-    from tikhon.core.terms import Terms as Terms
+from typing import Any
 
 __version__ = "0.1.0"
 

@@ -14,7 +14,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 from tikhon import __version__
-from tikhon.cli import compare
+from tikhon.cli import compare, cost, explain, list, prove, show
 from tikhon.core.errors import TikhonError
 
 P = ParamSpec("P")
@@ -56,13 +56,15 @@ def _ending_well(command: Callable[P, None]) -> Callable[P, None]:
             print(f"tikhon: {error}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            print(
-                "\ntikhon: interrupted. Runs that had finished are stored: the same command continues with the others.",
-                file=sys.stderr,
-            )
+            print("\ntikhon: interrupted. What had finished is stored.", file=sys.stderr)
             raise typer.Exit(130) from None
 
     return run
 
 
 app.command("compare")(_ending_well(compare.compare))
+app.command("list")(_ending_well(list.list_methods))
+app.command("show")(_ending_well(show.show))
+app.command("explain")(_ending_well(explain.explain))
+app.command("prove", no_args_is_help=True)(_ending_well(prove.prove))
+app.command("cost")(_ending_well(cost.cost))

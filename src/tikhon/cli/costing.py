@@ -71,8 +71,8 @@ def run(model: str, data: str, batch_size: int, methods: str, repetitions: int, 
     console = Console(highlight=False)
     console.print(_table(rows))
     console.print(
-        f"\n{model} on {data}, batches of {batch_size}, one thread, {repetitions} rounds with a step of each: the\n"
-        "10th percentile of the times, and the 10th to 90th percentile of the ratio to plain.\n"
+        f"\n{model} on {data}, batches of {batch_size}, one thread, {repetitions} rounds with a step of each:\n"
+        "the 10th percentile of the times; the 10th to 90th of their ratios within a round.\n"
         f"The engine itself (none beside the plain loop) takes {overhead:.0f} microseconds a step."
     )
     if refused:

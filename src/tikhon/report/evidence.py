@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from statistics import fmean
 
@@ -113,20 +112,10 @@ def _line(cells: tuple[str, ...]) -> str:
     return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |"
 
 
-def write_table(path: Path, directory: Path | None = None) -> None:
-    """Put the table between the markers of a Markdown file; the rest of the file stays as it is."""
-    text = path.read_text(encoding="utf-8")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(_with_table(text, evidence_table(directory), path), encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _with_table(text: str, table: str, path: Path) -> str:
+def with_table(text: str, table: str) -> str:
+    """A Markdown text with the table between its markers; the rest stays as it is."""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise TikhonError(f"{path} must hold the markers {BEGIN} and {END} once each, in this order.")
+        raise TikhonError(f"The text must hold the markers {BEGIN} and {END} once each, in this order.")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     return f"{before}{BEGIN}\n{table}\n{END}{after}"
 

@@ -1,0 +1,86 @@
+# Written by `make stubs`: what the package holds, for type checkers and editors. ruff: noqa: I001
+from tikhon import data as data
+from tikhon.core.card import Card as Card
+from tikhon.core.combine import During as During
+from tikhon.core.combine import OneOf as OneOf
+from tikhon.core.errors import Diverged as Diverged
+from tikhon.core.errors import TikhonError as TikhonError
+from tikhon.core.fit import History as History
+from tikhon.core.fit import fit as fit
+from tikhon.core.losses import ClassLoss as ClassLoss
+from tikhon.core.losses import CustomLoss as CustomLoss
+from tikhon.core.losses import Loss as Loss
+from tikhon.core.losses import ValueLoss as ValueLoss
+from tikhon.core.memory import PerSampleMemory as PerSampleMemory
+from tikhon.core.method import Method as Method
+from tikhon.core.parameters import Selected as Selected
+from tikhon.core.parameters import Snapshot as Snapshot
+from tikhon.core.parameters import Where as Where
+from tikhon.core.parameters import select as select
+from tikhon.core.recipe import Recipe as Recipe
+from tikhon.core.step import Step as Step
+from tikhon.core.strength import Schedule as Schedule
+from tikhon.core.strength import Strength as Strength
+from tikhon.core.strength import cosine as cosine
+from tikhon.core.strength import exponential as exponential
+from tikhon.core.strength import linear as linear
+from tikhon.core.strength import stepwise as stepwise
+from tikhon.core.target import Part as Part
+from tikhon.core.target import Target as Target
+from tikhon.core.terms import Term as Term
+from tikhon.core.terms import Terms as Terms
+from tikhon.methods.continual.l2_anchor import L2Anchor as L2Anchor
+from tikhon.methods.dynamics.ema import EMA as EMA
+from tikhon.methods.dynamics.ghost_bn import GhostBatchNorm as GhostBatchNorm
+from tikhon.methods.dynamics.perp_grad import PerpGrad as PerpGrad
+from tikhon.methods.dynamics.sam import SAM as SAM
+from tikhon.methods.dynamics.stablemax import StableMax as StableMax
+from tikhon.methods.mixing.cutmix import CutMix as CutMix
+from tikhon.methods.mixing.mixup import MixUp as MixUp
+from tikhon.methods.selection.data_diet import DataDiet as DataDiet
+from tikhon.methods.sparsity.wgsef import GroupSparseEnvelope as GroupSparseEnvelope
+from tikhon.methods.stochastic.multi_sample_dropout import MultiSampleDropout as MultiSampleDropout
+from tikhon.methods.stochastic.nested_dropout import NestedDropout as NestedDropout
+from tikhon.methods.targets.elr import ELR as ELR
+from tikhon.methods.targets.label_smoothing import LabelSmoothing as LabelSmoothing
+from tikhon.methods.targets.ps_kd import PSKD as PSKD
+from tikhon.methods.weights.elastic_net import ElasticNet as ElasticNet
+from tikhon.methods.weights.l1 import L1 as L1
+from tikhon.methods.weights.l2 import L2 as L2
+from tikhon.methods.weights.orth_conv import OrthogonalConv as OrthogonalConv
+from tikhon.methods.weights.weight_compander import WeightCompander as WeightCompander
+
+__version__: str
+
+__all__ = [
+    "Card",
+    "ClassLoss",
+    "CustomLoss",
+    "Diverged",
+    "During",
+    "History",
+    "Loss",
+    "Method",
+    "OneOf",
+    "Part",
+    "PerSampleMemory",
+    "Recipe",
+    "Schedule",
+    "Selected",
+    "Snapshot",
+    "Step",
+    "Strength",
+    "Target",
+    "Term",
+    "Terms",
+    "TikhonError",
+    "ValueLoss",
+    "Where",
+    "cosine",
+    "data",
+    "exponential",
+    "fit",
+    "linear",
+    "select",
+    "stepwise",
+]

@@ -1,0 +1,61 @@
+"""`tikhon cost`. What is asserted of times is only that they are there."""
+
+import json
+from typing import Any
+
+import torch
+from commands import refused, run
+
+
+def measured(*words: str) -> Any:
+    return json.loads(run("cost", "--repetitions", "2", *words, "--json").stdout)
+
+
+def test_the_hand_written_loop_comes_first_and_the_empty_recipe_second() -> None:
+    rows = measured("--methods", "elr+mixup,ema")["methods"]
+    assert [row["name"] for row in rows] == ["plain loop", "none", "elr+mixup", "ema"]
+    assert all(row["microseconds"] > 0 and row["ratio_low"] <= row["ratio_high"] for row in rows)
+
+
+def test_memory_is_that_of_the_tensors() -> None:
+    rows = {row["name"]: row["bytes"] for row in measured("--methods", "ema")["methods"]}
+    assert rows["none"] == rows["plain loop"], "an empty recipe holds nothing"
+    weights = 64 * 256 + 256 + 256 * 256 + 256 + 256 * 10 + 10
+    assert rows["ema"] - rows["none"] >= 4 * weights, "an average is a copy of the weights"
+    # Weights, momentum and gradients of float32 are the least that a step of SGD with momentum can hold.
+    assert rows["plain loop"] >= 3 * 4 * weights
+
+
+def test_the_table_fits_80_columns_and_says_what_the_engine_costs() -> None:
+    said = run("cost", "--repetitions", "2", "--methods", "none,multi_sample_dropout").stdout
+    assert max(map(len, said.splitlines())) <= 80
+    assert "plain loop" in said
+    assert "The engine itself" in said
+
+
+def test_all_is_every_method_and_what_cannot_run_is_listed_with_the_reason() -> None:
+    found = measured("--data", "diabetes", "--batch-size", "16")
+    names = {row["name"] for row in found["methods"]}
+    assert {"l2", "mixup", "sam"} <= names
+    assert "class scores" in found["refused"]["elr"]
+    assert not names & set(found["refused"])
+    said = run("cost", "--repetitions", "2", "--methods", "orth_conv").stdout
+    assert "These cannot run with this model and data:\n  orth_conv: " in said
+
+
+def test_threads_are_left_as_they_were() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        measured("--methods", "none")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_wrong_input_is_named() -> None:
+    assert "Did you mean 'elr'?" in refused("cost", "--methods", "elrr")
+    assert "Known: cnn, mlp" in refused("cost", "--model", "transformer")
+    assert "at least 1" in refused("cost", "--batch-size", "0")
+    assert "samples for training" in refused("cost", "--batch-size", "100000")
+    assert "at least 1" in refused("cost", "--repetitions", "0")

@@ -1,0 +1,62 @@
+"""The README's table of evidence."""
+
+from pathlib import Path
+
+import pytest
+
+from tikhon.core.catalogue import catalogue, find
+from tikhon.core.errors import TikhonError
+from tikhon.report.evidence import BEGIN, END, evidence_table, with_table
+from tikhon.studies.evidence import Evidence, Finding, store_evidence
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_readme_shows_what_is_stored() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert with_table(text, evidence_table()) == text, "run `make evidence`"
+
+
+def test_rows_are_the_stored_numbers(tmp_path: Path) -> None:
+    evidence = Evidence(
+        method="elr",
+        question="?",
+        setting="digits | noise",
+        status="partly",
+        source="other",
+        study_source="other",
+        seeds=[0, 1],
+        candidates=1,
+        chosen={},
+        measures={
+            "none": {"metric": [0.7, 0.8], "bytes": [1000.0, 2000.0], "seconds": [2.0, 4.0]},
+            "elr": {"metric": [0.9, 0.95], "bytes": [9000.0, 9000.0], "seconds": [6.0, 6.0]},
+        },
+        findings=[
+            Finding("elr", "none", "metric", "higher", 0.05, 0.175, 0.1, 0.25, True),
+            Finding("elr", "none", "bytes", "lower", -10.0, 7500.0, 7000.0, 8000.0, False),
+        ],
+    )
+    store_evidence(evidence, find("elr"), tmp_path)
+    lines = evidence_table(tmp_path).splitlines()
+    assert lines[2] == (
+        "| ELR | Prevents the memorisation of false labels. | digits \\| noise | metric higher by 0.05 | none: 0.750 "
+        "| elr: 0.925 | +0.175 [0.100, 0.250] | yes | 2.00x | stale |"
+    )
+    assert lines[3] == (
+        "|  |  |  | bytes at most 10 higher | none: 1,500 | elr: 9,000 | +7,500 [7,000, 8,000] | no | 2.00x |  |"
+    )
+    others = [listing.class_name for listing in catalogue().values() if listing.name != "elr"]
+    assert lines[4] == ""
+    assert set(lines[5].removeprefix("Not yet proved: ").removesuffix(".").split(", ")) == set(others)
+
+
+def test_only_what_lies_between_the_markers_changes() -> None:
+    text = "before\n<!-- evidence -->\nold\n<!-- /evidence -->\nafter\n"
+    assert with_table(text, "new") == "before\n<!-- evidence -->\nnew\n<!-- /evidence -->\nafter\n"
+
+
+@pytest.mark.parametrize("text", ["", BEGIN, END + BEGIN, BEGIN + BEGIN + END])
+def test_markers_must_be_there_once_and_in_order(text: str) -> None:
+    with pytest.raises(TikhonError, match="markers"):
+        with_table(text, "new")
