@@ -13,8 +13,8 @@ from tikhon.studies.experiment import Report, accuracy
 from tikhon.studies.study import Settings
 
 MODULUS = 23
-TRAIN_SHARE = 0.7
-STEPS = 2000
+TRAIN_SHARE = 0.8
+STEPS = 4000
 WIDTH = 200
 
 
@@ -61,4 +61,4 @@ def run(settings: Settings, seed: int, report: Report) -> dict[str, float]:
 
 def rates(recipe: str) -> list[dict[str, object]]:
     """Candidates that differ in the learning rate."""
-    return [{"recipe": recipe, "learning_rate": rate} for rate in (0.003, 0.01, 0.03)]
+    return [{"recipe": recipe, "learning_rate": rate} for rate in (0.01, 0.03, 0.1)]

@@ -5,7 +5,7 @@ from tikhon.studies.study import Expectation, Study
 
 study = Study(
     question="Without weight decay, does StableMax generalise on modular addition where softmax only memorises?",
-    setting="addition modulo 23, 70% of the pairs, MLP 46-200-23, AdamW without decay, 2,000 steps in float32",
+    setting="addition modulo 23, 80% of the pairs, MLP 46-200-23, AdamW without decay, 4,000 steps in float32",
     run=run,
     arms={"none": rates("none"), "stablemax": rates("stablemax")},
     expectations=[Expectation("stablemax", "none")],
