@@ -11,7 +11,7 @@ from tikhon.core.recipe import Recipe
 from tikhon.data import build_model, load_task
 from tikhon.studies.arms import parse_arm
 from tikhon.studies.experiment import Report, accuracy
-from tikhon.studies.study import Expectation, Settings, Study, plain, recipes
+from tikhon.studies.study import Expectation, Settings, Study, plain
 
 EPOCHS = 15
 ATTACK = 0.1
@@ -66,8 +66,8 @@ study = Study(
     setting="digits, convolutional network with batch norm, 15 epochs; attack: one signed gradient step of 0.1",
     run=run,
     arms={
-        "none": plain(3),
-        "orth_conv": recipes("orth_conv(strength=0.01)", "orth_conv(strength=0.1)", "orth_conv(strength=1.0)"),
+        "none": plain(3, rates=(0.02, 0.05, 0.1)),
+        "orth_conv": [{"recipe": f"orth_conv(strength={one})", "learning_rate": 0.02} for one in (0.01, 0.1, 1.0)],
     },
     expectations=[
         Expectation("orth_conv", "none", "distortion", "lower"),
