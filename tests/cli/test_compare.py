@@ -327,5 +327,5 @@ def test_ctrl_c_says_that_the_same_command_continues(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("tikhon.cli.comparing.run_cells", interrupted)
     result = call(*TINY, "--methods", "none")
     assert result.exit_code == 130
-    assert "the same command continues" in result.stderr
+    assert "the same command continues with the rest" in result.stderr
     assert "Traceback" not in result.output

@@ -56,7 +56,11 @@ def _ending_well(command: Callable[P, None]) -> Callable[P, None]:
             print(f"tikhon: {error}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            print("\ntikhon: interrupted. What had finished is stored.", file=sys.stderr)
+            print(
+                "\ntikhon: interrupted. What had finished is stored; after compare and prove --all the same command "
+                "continues with the rest.",
+                file=sys.stderr,
+            )
             raise typer.Exit(130) from None
 
     return run
