@@ -21,7 +21,7 @@ def test_it_says_what_the_card_the_constructor_and_the_evidence_say() -> None:
         "strength 3.0 Strength weight of the term, at least 0;",
         "momentum 0.7 Strength b, in [0, 1)",
         "remember Write per-sample state.",
-        "needs ids",
+        "needs classes, ids",
         "recipe = tk.Recipe(tk.ELR())",
         "replayed in part (3 seeds; 1 candidate an arm, chosen by validation)",
         "elr vs none: metric higher +0.200 [0.175, 0.225] yes 1.50x",  # 0.2 -/+ t(2; 0.975) 0.01 / sqrt(3)

@@ -49,7 +49,7 @@ def _parts(listing: Listing, known: dict[str, Any]) -> list[RenderableType]:
         parts += _section("arguments", _arguments(known["arguments"]))
     acts = {one["moment"] + (f" ({one['slot']})" if one["slot"] else ""): one["about"] for one in known["moments"]}
     parts += _section("acts in", _pairs(acts))
-    limits = {f"needs {need}": "" for need in known["needs"]} | {f"takes away {need}": "" for need in known["breaks"]}
+    limits = {word: ", ".join(known[word]) for word in ("needs", "breaks") if known[word]}
     limits |= {f"exempt from {law}": reason for law, reason in known["exempt"].items()}
     if not known["neutral"]:
         limits["no neutral setting"] = "no arguments make it plain training"
