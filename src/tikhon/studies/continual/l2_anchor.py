@@ -64,8 +64,13 @@ def _score(model: nn.Module, split: Split, classes: tuple[int, int]) -> float:
     return accuracy(output[:, list(classes)], part.target)
 
 
-def anchors(*strengths: float, fisher: bool) -> list[dict[str, str]]:
-    return [{"recipe": f"l2_anchor(strength={one}, fisher={fisher}, where={BODY})"} for one in strengths]
+def anchors(*strengths: float, fisher: bool) -> list[dict[str, object]]:
+    """Each strength at two learning rates: a small rate forgets less by itself."""
+    return [
+        {"recipe": f"l2_anchor(strength={one}, fisher={fisher}, where={BODY})", "learning_rate": rate}
+        for one in strengths
+        for rate in (0.05, 0.02)
+    ]
 
 
 study = Study(
@@ -74,9 +79,9 @@ study = Study(
     setting="digits in five tasks of two classes, MLP 64-256-256-10 with a head for each task, 10 epochs a task",
     run=run,
     arms={
-        "none": plain(3),
-        "l2_anchor": anchors(0.01, 0.1, 1.0, fisher=False),
-        "ewc": anchors(1.0, 10.0, 100.0, fisher=True),
+        "none": plain(6, rates=(0.2, 0.1, 0.05, 0.02, 0.01, 0.005)),
+        "l2_anchor": anchors(0.03, 0.1, 0.3, fisher=False),
+        "ewc": anchors(100.0, 1000.0, 10000.0, fisher=True),
     },
     expectations=[
         Expectation("l2_anchor", "none"),
