@@ -1,20 +1,24 @@
 """The README's table of evidence."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tikhon.core.catalogue import catalogue, find
 from tikhon.core.errors import TikhonError
-from tikhon.report.evidence import BEGIN, END, evidence_table, with_table
-from tikhon.studies.evidence import Evidence, Finding, store_evidence
+from tikhon.report.evidence import demo_table, evidence_table, with_table
+from tikhon.studies.evidence import Evidence, Finding, bundled, store_evidence
 
 README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- evidence -->", "<!-- /evidence -->"
 
 
 def test_the_readme_shows_what_is_stored() -> None:
     text = README.read_text(encoding="utf-8")
-    assert with_table(text, evidence_table()) == text, "run `make evidence`"
+    assert with_table(text, "evidence", evidence_table()) == text, "run `make evidence`"
+    demo = json.loads((bundled() / "demo.json").read_text(encoding="utf-8"))
+    assert with_table(text, "demo", demo_table(demo)) == text, "run `make evidence`"
 
 
 def test_rows_are_the_stored_numbers(tmp_path: Path) -> None:
@@ -53,10 +57,10 @@ def test_rows_are_the_stored_numbers(tmp_path: Path) -> None:
 
 def test_only_what_lies_between_the_markers_changes() -> None:
     text = "before\n<!-- evidence -->\nold\n<!-- /evidence -->\nafter\n"
-    assert with_table(text, "new") == "before\n<!-- evidence -->\nnew\n<!-- /evidence -->\nafter\n"
+    assert with_table(text, "evidence", "new") == "before\n<!-- evidence -->\nnew\n<!-- /evidence -->\nafter\n"
 
 
 @pytest.mark.parametrize("text", ["", BEGIN, END + BEGIN, BEGIN + BEGIN + END])
 def test_markers_must_be_there_once_and_in_order(text: str) -> None:
     with pytest.raises(TikhonError, match="markers"):
-        with_table(text, "new")
+        with_table(text, "evidence", "new")

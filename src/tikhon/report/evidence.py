@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -15,7 +17,6 @@ from tikhon.core.catalogue import Listing, catalogue
 from tikhon.core.errors import TikhonError
 from tikhon.studies.evidence import Evidence, Finding, load_evidence
 
-BEGIN, END = "<!-- evidence -->", "<!-- /evidence -->"
 VERDICTS = {
     "replayed": "replayed",
     "partly": "replayed in part",
@@ -112,12 +113,33 @@ def _line(cells: tuple[str, ...]) -> str:
     return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |"
 
 
-def with_table(text: str, table: str) -> str:
-    """A Markdown text with the table between its markers; the rest stays as it is."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise TikhonError(f"The text must hold the markers {BEGIN} and {END} once each, in this order.")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+def demo_table(results: Mapping[str, Any]) -> str:
+    """The table of a comparison, from the object that `tikhon compare --json` prints."""
+    header = ("arm", "test accuracy", "against none", "calibration error", "time")
+    lines = [_line(header), _line(("---",) * len(header))]
+    for arm in results["arms"]:
+        difference = (arm["difference"], arm["difference_low"], arm["difference_high"])
+        lines.append(
+            _line(
+                (
+                    arm["name"],
+                    with_interval(arm["mean"], arm["low"], arm["high"]),
+                    "" if arm["difference"] is None else with_interval(*difference, "+"),
+                    number(arm["calibration_error"]),
+                    f"{arm['relative_time']:.2f}x",
+                )
+            )
+        )
+    return "\n".join(lines)
+
+
+def with_table(text: str, name: str, table: str) -> str:
+    """A Markdown text with the table between the markers of this name; the rest stays as it is."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise TikhonError(f"The text must hold the markers {begin} and {end} once each, in this order.")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    return f"{before}{begin}\n{table}\n{end}{after}"
 
 
 # Terminal --------------------------------------------------------------------------------------------------------
