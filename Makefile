@@ -25,7 +25,7 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/tikhon compare --data digits --label-noise 0.4 --methods none,early_stopping,elr,ps_kd,mixup,elr+mixup --seeds 5 --out demo
 
-test: lint types unit
+test: lint types unit current
 
 lint: setup
 	$(BIN)/ruff check .
@@ -43,6 +43,10 @@ parity: setup
 evidence: setup
 	$(BIN)/tikhon prove --all
 	$(BIN)/python tools/evidence_table.py
+
+# Stored results are never those of another source.
+current: setup
+	$(BIN)/tikhon prove --all --check
 
 stubs: setup
 	$(BIN)/python tools/stubs.py

@@ -56,6 +56,7 @@ ROWS: Mapping[str, Row] = {
     "l2_anchor": Row(begin=lambda recipe: recipe.end_task()),
     "l2": Row(arguments={"strength": 0.1}),
     "nested_dropout": Row(arguments={"scale": 8.0}),
+    "weight_compander": Row(arguments={"learned": True}),
     "wgsef": Row(arguments={"strength": 3.0, "keep": 0.4}),
 }
 

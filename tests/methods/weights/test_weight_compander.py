@@ -64,7 +64,7 @@ def test_one_step_follows_the_chain_rule() -> None:
     plain = copy.deepcopy(model)
     nn.functional.cross_entropy(plain(inputs), target).backward()
     gradient, w = plain[0].weight.grad, plain[0].weight.detach()
-    recipe = tikhon.Recipe(tikhon.WeightCompander(a=1.2, b=0.5))
+    recipe = tikhon.Recipe(tikhon.WeightCompander(a=1.2, b=0.5, learned=True))
     recipe.prepare(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     recipe.attach(optimizer)

@@ -69,7 +69,8 @@ class WeightCompander(Method):
         w = a arctan(v / b)
 
     a: more than 2 / pi of the largest weight at the start; b: below a, so that the slope a / b at zero is above 1.
-    learned: a and b of every layer are trained by your optimizer with the rest. where: which parameters, the weights by
+    learned: a and b of every layer are trained by your optimizer too. All weights of the layer pull at them: give them
+    a group of their own with a far smaller learning rate, or training diverges. where: which parameters, the weights by
     default; tied weights cannot be parametrised. a and b are set once, by surgery: numbers, no schedules. The values of
     a and b and that log a and log b are what is trained are our choice: the paper's settings could not be consulted.
 
@@ -97,7 +98,7 @@ class WeightCompander(Method):
     breaks = frozenset({"plain weights"})
     exempt = {"neutral": "No a and b make arctan the identity; a = b only approaches it as they grow."}
 
-    def __init__(self, a: float = 1.0, b: float = 0.5, learned: bool = True, where: Where = "weights") -> None:
+    def __init__(self, a: float = 1.0, b: float = 0.5, learned: bool = False, where: Where = "weights") -> None:
         super().__init__()
         for name, value in (("a", a), ("b", b)):
             if not isinstance(checked(name, value, low=1e-6), float):
