@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: two threads beside another busy process are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint types unit parity browser evidence stubs clean
+.PHONY: help setup demo test lint types unit parity evidence current stubs browser clean
 
 help:
 	@echo "make demo    which of several methods rescues a network from 40% wrong labels (3 minutes)"
