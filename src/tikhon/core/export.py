@@ -76,11 +76,3 @@ def merge_parametrization(model: nn.Module, kind: type[nn.Module]) -> None:
         for name, chain in list(getattr(module, "parametrizations", {}).items()):
             if any(isinstance(one, kind) for one in chain):
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-
-
-def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` where the module called `name` is, in the same training mode."""
-    parent, _, child = name.rpartition(".")
-    owner = model.get_submodule(parent)
-    module.train(getattr(owner, child).training)
-    setattr(owner, child, module)

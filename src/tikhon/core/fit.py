@@ -97,13 +97,14 @@ def fit(
 
 def _epoch(model: nn.Module, recipe: Recipe, optimizer: torch.optim.Optimizer, rows: Any) -> float:
     model.train()
-    total, count = torch.zeros(()), 0
+    total: Tensor | float = 0.0  # stays on the device: a look at it in every step would wait for the step
+    count = 0
     for index, inputs, target in rows:
         optimizer.zero_grad()
         loss = recipe.loss(inputs, target, index=index)
         loss.backward()
         optimizer.step()
-        total += loss.detach().cpu() * len(index)
+        total = total + loss.detach() * len(index)
         count += len(index)
     return float(total / count)
 

@@ -86,8 +86,8 @@ class Training:
         if self.example is None:
             self.example = export.example_of(inputs)
         penalty = self._window.penalty(objective.penalties) if self._plan.of("parameter_terms") else None
-        passes = _Passes(run, objective, self._cached, batch, inputs, aim, bool(self._plan.of("around")))
         around = self._plan.of("around")
+        passes = _Passes(run, objective, self._cached, batch, inputs, aim, repeatable=bool(around))
         if around and around[0].active():
             run.moment = "around"
             around[0].step.replay()
