@@ -6,7 +6,7 @@ import pytest
 import torch
 from commands import refused, run
 
-from tikhon.core.catalogue import catalogue
+from tikhon.core.catalogue import catalogue, methods
 from tikhon.data import build_model, load_task
 
 
@@ -60,7 +60,18 @@ def test_json_holds_everything() -> None:
     assert known["evidence"]["chosen"]["elr"] == {"recipe": "elr(strength=3.0)"}
 
 
-@pytest.mark.parametrize("name", catalogue())
+CLASSIFYING = [name for name, listing in methods().items() if "values" not in listing.load().needs]
+
+
+@pytest.mark.parametrize("name", sorted(set(catalogue()) - set(CLASSIFYING)))
+def test_what_does_not_classify_shows_the_example_of_its_docstring(name: str) -> None:
+    example = json.loads(run("show", name, "--json").stdout)["example"]
+    assert example in run("show", name).stdout, "an example that was wrapped or cut cannot be pasted"
+    assert "tikhon." in example
+    exec(example, {})
+
+
+@pytest.mark.parametrize("name", CLASSIFYING)
 def test_every_method_has_a_page_and_its_example_runs(name: str) -> None:
     page = run("show", name).stdout
     task = load_task("digits", seed=0, train_size=150)

@@ -9,7 +9,7 @@ import pytest
 
 import tikhon
 from tikhon import Method, TikhonError
-from tikhon.core.catalogue import by_class, catalogue, find
+from tikhon.core.catalogue import by_class, catalogue, find, methods
 
 
 def test_methods_are_found_by_file_and_by_class() -> None:
@@ -20,7 +20,7 @@ def test_methods_are_found_by_file_and_by_class() -> None:
 
 
 def test_every_entry_loads_and_its_key_is_its_file() -> None:
-    for name, listing in catalogue().items():
+    for name, listing in methods().items():
         kind = listing.load()
         assert issubclass(kind, Method)
         assert kind.__name__ == listing.class_name
@@ -28,6 +28,14 @@ def test_every_entry_loads_and_its_key_is_its_file() -> None:
         assert getattr(tikhon, listing.class_name) is kind
         assert kind.card.title
     assert len(by_class()) == len(catalogue())
+
+
+def test_entries_that_are_no_method_have_a_card_and_a_name_of_their_own() -> None:
+    for name in set(catalogue()) - set(methods()):
+        listing = find(name)
+        assert listing.card.title
+        assert listing.card.kind != "method"
+        assert getattr(tikhon, listing.class_name) is listing.load()
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import tikhon.math
-from tikhon.core.catalogue import catalogue
+from tikhon.core.catalogue import catalogue, methods
 from tikhon.core.method import Method
 from tikhon.core.recipe import Recipe
 
@@ -37,18 +38,25 @@ LAWS = {
 }
 """The laws by the names that a method's `exempt` may use."""
 
-METHODS = sorted(catalogue())
+METHODS = sorted(methods())
 
 
 @dataclass(frozen=True)
 class Row:
     """arguments: what the laws make the method with, strong enough to act within three epochs of two steps;
     neutral: its neutral arguments, where `card.neutral` is not written as arguments; begin: what the caller does once
-    the recipe is attached, where that is more than nothing."""
+    the recipe is attached, where that is more than nothing; base, output, target: of a method that does not classify,
+    the base loss, what the network's four scores are read as, and what is made of the labels (in float)."""
 
     arguments: Mapping[str, Any] | None = None
     neutral: Mapping[str, Any] | None = None
     begin: Callable[[Recipe], None] = lambda recipe: None
+    base: Callable[..., Tensor] = F.cross_entropy
+    output: Callable[[Tensor], Tensor] | None = None
+    target: Callable[[Tensor], Tensor] = lambda labels: labels
+
+
+CLASSIFICATION = Row()
 
 
 ROWS: Mapping[str, Row] = {
@@ -59,6 +67,15 @@ ROWS: Mapping[str, Row] = {
     "weight_compander": Row(arguments={"learned": True}),
     "wgsef": Row(arguments={"strength": 3.0, "keep": 0.4}),
 }
+
+
+def problem_of(*names: str) -> Row:
+    """What these methods are tried on together: a classification, unless one of them asks for something else."""
+    asked = [row for name in names if (row := ROWS.get(name, CLASSIFICATION)).base is not CLASSIFICATION.base]
+    return asked[0] if asked else CLASSIFICATION
+
+
+CLASSIFYING = [name for name in METHODS if problem_of(name) is CLASSIFICATION]
 
 
 def written(arguments: str) -> dict[str, Any]:
@@ -73,17 +90,17 @@ def written(arguments: str) -> dict[str, Any]:
 def arguments_of(name: str) -> dict[str, Any]:
     """The arguments that the laws make a method with."""
     given = ROWS.get(name, Row()).arguments
-    return dict(given) if given is not None else written(catalogue()[name].load().card.example)
+    return dict(given) if given is not None else written(methods()[name].load().card.example)
 
 
 def make(name: str) -> Method:
     """The method as the laws try it."""
-    return catalogue()[name].load()(**arguments_of(name))
+    return methods()[name].load()(**arguments_of(name))
 
 
 def make_neutral(name: str) -> Method:
     """The method with its neutral arguments, the others as the laws try it."""
-    kind = catalogue()[name].load()
+    kind = methods()[name].load()
     neutral = ROWS.get(name, Row()).neutral
     if neutral is None:
         try:

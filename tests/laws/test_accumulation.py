@@ -13,7 +13,7 @@ STEPS = 3
 
 def trained(name, sizes, total):
     training = Training.of(make(name), model=network(norm=False, dtype=torch.float64))
-    for index, inputs, labels in batches(0, STEPS, torch.float64):
+    for index, inputs, labels in batches(0, STEPS, torch.float64, training.problem):
         training.optimizer.zero_grad()
         for rows in torch.arange(BATCH).split(sizes):
             loss = training.recipe.loss(

@@ -20,7 +20,7 @@ def fresh(name):
 def sample_losses(name, permutation):
     """Loss of every sample, in the order of the batch: the loss is linear in the samples' weights."""
     training = fresh(name)
-    (index, inputs, labels), *_ = batches(HALF, HALF + 1, torch.float64)
+    (index, inputs, labels), *_ = batches(HALF, HALF + 1, torch.float64, training.problem)
     weight = torch.ones(BATCH, dtype=torch.float64, requires_grad=True)
     loss = training.recipe.loss(
         inputs[permutation], labels[permutation], index=index[permutation], weight=weight, total=float(BATCH)
@@ -42,7 +42,7 @@ def test_permuting_the_batch_permutes_sample_losses(name):
 def test_the_callers_tensors_stay_untouched(name):
     obeys(name, "untouched")
     training = fresh(name)
-    for index, inputs, labels in batches(HALF, STEPS, torch.float64):
+    for index, inputs, labels in batches(HALF, STEPS, torch.float64, training.problem):
         held = [inputs, labels, index, torch.rand(BATCH, generator=torch.Generator().manual_seed(2)).double()]
         before, versions = [one.clone() for one in held], [one._version for one in held]
         training.optimizer.zero_grad()

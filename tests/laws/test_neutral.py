@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tikhon.core.catalogue import catalogue
+from tikhon.core.catalogue import methods
 
-from .rows import LAWS, METHODS, ROWS, make, make_neutral
+from .rows import LAWS, METHODS, ROWS, make, make_neutral, problem_of
 from .training import STEPS, Training, adamw, differing, network, obeys, plainly, sgd, tensors
 
 
@@ -16,7 +16,7 @@ from .training import STEPS, Training, adamw, differing, network, obeys, plainly
 def test_neutral_is_plain_to_the_bit(name, optimizer):
     obeys(name, "neutral")
     torch.manual_seed(0)
-    expected = plainly(network(dropout=0.2), optimizer, 5)
+    expected = plainly(network(dropout=0.2), optimizer, 5, problem_of(name))
     torch.manual_seed(0)
     trained = Training.of(make_neutral(name), model=network(dropout=0.2), optimizer=optimizer).until(5)
     # Surgery renames weights: there the exported model is what can be compared.
@@ -28,7 +28,7 @@ def test_neutral_is_plain_to_the_bit(name, optimizer):
 @pytest.mark.parametrize("name", METHODS)
 def test_its_arguments_change_training(name):
     torch.manual_seed(0)
-    expected = plainly(network(), sgd, STEPS)
+    expected = plainly(network(), sgd, STEPS, problem_of(name))
     torch.manual_seed(0)
     trained = Training.of(make(name)).until(STEPS)
     assert differing(tensors(trained.recipe.export()), expected), (
@@ -38,7 +38,7 @@ def test_its_arguments_change_training(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_exemptions_name_laws_and_reasons(name):
-    kind = catalogue()[name].load()
+    kind = methods()[name].load()
     assert set(kind.exempt) <= set(LAWS), f"{name}: the laws are {', '.join(LAWS)}"
     assert all(len(why.split()) >= 3 for why in kind.exempt.values()), f"{name}: say why, in a sentence"
     has_neutral = bool(kind.card.neutral) or (name in ROWS and ROWS[name].neutral is not None)

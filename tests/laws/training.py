@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import tikhon
-from tikhon.core.catalogue import catalogue
+from tikhon.core.catalogue import methods as every_method
 from tikhon.core.method import Method
 
-from .rows import ROWS, Row
+from .rows import CLASSIFICATION, ROWS, Row, problem_of
 
 SAMPLES, BATCH, CLASSES = 32, 16, 4
 STEPS_AN_EPOCH = SAMPLES // BATCH
@@ -49,18 +49,21 @@ def network(norm: bool = True, dropout: float = 0.0, dtype: torch.dtype = torch.
         return Net(norm, dropout).to(dtype)
 
 
-def data(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """32 images of four classes that differ in brightness and shape."""
+def data(dtype: torch.dtype = torch.float32, problem: Row = CLASSIFICATION) -> tuple[Tensor, Tensor]:
+    """32 images of four classes that differ in brightness and shape, and what is to be learned of them."""
     generator = torch.Generator().manual_seed(11)
     labels = torch.arange(SAMPLES) % CLASSES
     patterns = torch.randn(CLASSES, 1, 6, 6, generator=generator)
     images = patterns[labels] + 0.5 * torch.randn(SAMPLES, 1, 6, 6, generator=generator)
-    return images.to(dtype), labels
+    target = problem.target(labels)
+    return images.to(dtype), target.to(dtype) if target.is_floating_point() else target
 
 
-def batches(begin: int, end: int, dtype: torch.dtype = torch.float32) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(index, inputs, labels) of steps begin..end - 1; every epoch has an order of its own."""
-    inputs, labels = data(dtype)
+def batches(
+    begin: int, end: int, dtype: torch.dtype = torch.float32, problem: Row = CLASSIFICATION
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(index, inputs, target) of steps begin..end - 1; every epoch has an order of its own."""
+    inputs, labels = data(dtype, problem)
     for step in range(begin, end):
         epoch, place = divmod(step, STEPS_AN_EPOCH)
         order = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(epoch))
@@ -84,6 +87,7 @@ class Training:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     dtype: torch.dtype = torch.float32
+    problem: Row = CLASSIFICATION
     done: int = 0
 
     @classmethod
@@ -94,17 +98,18 @@ class Training:
         optimizer: Callable[[Any], torch.optim.Optimizer] = sgd,
         compiled: Callable[[nn.Module], Any] | None = None,
     ) -> Training:
-        recipe = tikhon.Recipe(*methods, seed=5)
+        problem = problem_of(*[method.key for method in methods])
+        recipe = tikhon.Recipe(*methods, base=problem.base, output=problem.output, seed=5)
         prepared = recipe.prepare(network() if model is None else model, samples=SAMPLES)
         chosen = optimizer(prepared.parameters())
         recipe.attach(chosen, model=compiled(prepared) if compiled else None, steps=STEPS, epochs=EPOCHS)
         for key in recipe.methods:
             ROWS.get(key, Row()).begin(recipe)
-        return cls(recipe, prepared, chosen, next(prepared.parameters()).dtype)
+        return cls(recipe, prepared, chosen, next(prepared.parameters()).dtype, problem)
 
     def until(self, step: int, between: Callable[[], object] = lambda: None) -> Training:
         """Train on, up to this step; `between` is called before every step."""
-        for index, inputs, labels in batches(self.done, step, self.dtype):
+        for index, inputs, labels in batches(self.done, step, self.dtype, self.problem):
             between()
             self.optimizer.zero_grad()
             loss = self.recipe.loss(inputs, labels, index=index)
@@ -117,12 +122,18 @@ class Training:
         return self
 
 
-def plainly(model: nn.Module, optimizer: Callable[[Any], torch.optim.Optimizer], steps: int) -> dict[str, Tensor]:
+def plainly(
+    model: nn.Module,
+    optimizer: Callable[[Any], torch.optim.Optimizer],
+    steps: int,
+    problem: Row = CLASSIFICATION,
+) -> dict[str, Tensor]:
     """The loop that everybody writes, without tikhon."""
     chosen = optimizer(model.parameters())
-    for _, inputs, labels in batches(0, steps, next(model.parameters()).dtype):
+    for _, inputs, labels in batches(0, steps, next(model.parameters()).dtype, problem):
         chosen.zero_grad()
-        F.cross_entropy(model(inputs), labels).backward()
+        output = model(inputs)
+        problem.base(output if problem.output is None else problem.output(output), labels).backward()
         chosen.step()
     return model.state_dict()
 
@@ -154,7 +165,7 @@ def differing(one: Any, other: Any, at: str = "") -> list[str]:
 
 def obeys(name: str, law: str) -> None:
     """Skip, with the method's own reason, where it declares that it cannot obey this law."""
-    listing = catalogue().get(name)  # what methods share is exempt from nothing
+    listing = every_method().get(name)  # what methods share is exempt from nothing
     why = listing and listing.load().exempt.get(law)
     if why is not None:
         pytest.skip(f"{name} is exempt from {law}: {why}")

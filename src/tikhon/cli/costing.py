@@ -18,7 +18,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from tikhon.core.catalogue import catalogue
+from tikhon.core.catalogue import methods
 from tikhon.core.errors import TikhonError
 from tikhon.core.recipe import Recipe
 from tikhon.data import Task, build_model, load_task
@@ -121,7 +121,9 @@ def _texts(methods: str) -> list[str]:
 
 
 def _every_method() -> list[str]:
-    arguments = {name: listing.load().card.example for name, listing in catalogue().items()}
+    kinds = {name: listing.load() for name, listing in methods().items()}
+    # The reference tasks are classifications.
+    arguments = {name: kind.card.example for name, kind in kinds.items() if "values" not in kind.needs}
     return [f"{name}({given})" if given else name for name, given in arguments.items()]
 
 

@@ -37,7 +37,7 @@ def _parts(listing: Listing, known: dict[str, Any]) -> list[RenderableType]:
     if known["arxiv"]:
         source += f", arXiv {known['arxiv']}"
     parts: list[RenderableType] = [
-        Text.assemble((known["name"], "bold"), f"  {known['key']}, family {known['family']}"),
+        Text.assemble((known["name"], "bold"), f"  {known['key']}, {known['kind']}, family {known['family']}"),
         Text(known["title"]),
         Text(source, style="dim"),
     ]
@@ -48,10 +48,11 @@ def _parts(listing: Listing, known: dict[str, Any]) -> list[RenderableType]:
     if known["arguments"]:
         parts += _section("arguments", _arguments(known["arguments"]))
     acts = {one["moment"] + (f" ({one['slot']})" if one["slot"] else ""): one["about"] for one in known["moments"]}
-    parts += _section("acts in", _pairs(acts))
+    if acts:
+        parts += _section("acts in", _pairs(acts))
     limits = {word: ", ".join(known[word]) for word in ("needs", "breaks") if known[word]}
     limits |= {f"exempt from {law}": reason for law, reason in known["exempt"].items()}
-    if not known["neutral"]:
+    if known["moments"] and not known["neutral"]:
         limits["no neutral setting"] = "no arguments make it plain training"
     if limits:
         parts += _section("limits", _pairs(limits))

@@ -104,6 +104,11 @@ def _refuse(entries: tuple[Entry, ...], kind: Kind) -> None:
                 f"{entry.key} needs class scores and labels, but the base loss is on {kind}. "
                 "Leave it out, or give the recipe a classification loss."
             )
+        if "values" in entry.method.needs and kind != "values":
+            raise TikhonError(
+                f"{entry.key} needs a loss on values, but the base loss is on {kind}. "
+                "Leave it out, or give the recipe one: tk.Recipe(..., base=torch.nn.functional.mse_loss)."
+            )
         for other in entries:
             broken = entry.method.needs & other.method.breaks
             if broken and entry is not other:

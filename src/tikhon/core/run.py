@@ -36,7 +36,8 @@ class Run:
         self._selections: dict[Where, list[Selected]] = {}
         self._rates: dict[int, dict[str, Any]] = {}
         self._perturbed: list[tuple[list[Tensor], list[Tensor]]] = []
-        self._inputs: Any = None
+        self.inputs: Any = None  # of the pass in hand, as the model gets them
+        self._original: Any = None
         self._changed = False
         self._clean: Tensor | None = None
 
@@ -93,19 +94,20 @@ class Run:
             )
         return output
 
-    def begin_batch(self, inputs: Any, changed: bool) -> None:
-        """Remember the inputs as they came, in case a method asks for the clean output."""
-        self._inputs, self._changed, self._clean = (inputs if changed else None), changed, None
+    def begin_batch(self, original: Any, inputs: Any) -> None:
+        """Remember the inputs as the model gets them, and as they came in case a method asks for the clean output."""
+        self.inputs, self._changed, self._clean = inputs, inputs is not original, None
+        self._original = original if self._changed else None
 
     def end_batch(self) -> None:
-        self._inputs, self._changed, self._clean = None, False, None
+        self.inputs, self._original, self._changed, self._clean = None, None, False, None
 
     def clean(self, output: Tensor) -> Tensor:
         if not self._changed:
             return output.detach()
         if self._clean is None:
             with torch.no_grad():
-                self._clean = self.extra_pass(self._inputs)
+                self._clean = self.extra_pass(self._original)
         return self._clean
 
     def extra_pass(self, inputs: Any) -> Tensor:

@@ -103,6 +103,11 @@ class Step:
         return self._run.model
 
     @property
+    def inputs(self) -> Any:
+        """The inputs of the batch in hand as the model gets them, with what methods changed in `batch`."""
+        return self._run.inputs
+
+    @property
     def loss(self) -> Loss:
         """The loss function of the task."""
         return self._run.loss

@@ -82,7 +82,7 @@ class Training:
             _refuse_weight(batch.weight, inputs)
             aim = Target.of(batch.target, index, batch.weight)
             inputs, aim = self._changed_batch(inputs, aim)
-            run.begin_batch(batch.inputs, inputs is not batch.inputs)
+            run.begin_batch(batch.inputs, inputs)
         if self.example is None:
             self.example = export.example_of(inputs)
         penalty = self._window.penalty(objective.penalties) if self._plan.of("parameter_terms") else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +16,7 @@ from tikhon.studies.evidence import Evidence, load_evidence
 
 def describe(listing: Listing) -> dict[str, Any]:
     """One row of `tikhon list --json`: where the method comes from and what its study found, in short."""
-    card = listing.load().card
+    card = listing.card
     return {
         "name": listing.class_name,
         "key": listing.name,
@@ -30,8 +32,7 @@ def describe(listing: Listing) -> dict[str, Any]:
 
 def details(listing: Listing) -> dict[str, Any]:
     """Everything that `tikhon show` says of a method."""
-    kind, evidence = listing.load(), load_evidence(listing)
-    card = kind.card
+    evidence, card = load_evidence(listing), listing.card
     return describe(listing) | {
         "authors": card.authors,
         "formula": card.formula,
@@ -40,13 +41,23 @@ def details(listing: Listing) -> dict[str, Any]:
         "hurts": card.hurts,
         "cost": card.cost,
         "neutral": card.neutral,
+        "arguments": arguments(listing.load()),
+        **_in_training(listing),
+        "example": example(listing),
+        "evidence": _brief(None) if evidence is None else asdict(evidence),
+    }
+
+
+def _in_training(listing: Listing) -> dict[str, Any]:
+    """How a method acts in training; an entry of another kind does not."""
+    if not listing.is_method:
+        return {"needs": [], "breaks": [], "moments": [], "exempt": {}}
+    kind: type[Method] = listing.load()
+    return {
         "needs": sorted(kind.needs),
         "breaks": sorted(kind.breaks),
         "moments": moments(kind),
-        "arguments": arguments(kind),
         "exempt": dict(kind.exempt),
-        "example": example(listing),
-        "evidence": _brief(None) if evidence is None else asdict(evidence),
     }
 
 
@@ -65,8 +76,8 @@ def about_moment(moment: str) -> str:
     return re.split(r"(?<=[.;:]) ", text)[0].rstrip(".;:") + "."
 
 
-def arguments(kind: type[Method]) -> list[dict[str, str]]:
-    """The constructor's arguments: name, type, default ("" where it must be given) and what the docstring says."""
+def arguments(kind: Callable[..., Any]) -> list[dict[str, str]]:
+    """Arguments of a class or function: name, type, default ("" where it must be given) and what the docstring says."""
     found = list(inspect.signature(kind).parameters.values())
     said = _said_of_arguments(inspect.getdoc(kind) or "", [one.name for one in found])
     return [
@@ -95,8 +106,14 @@ def _said_of_arguments(text: str, names: list[str]) -> dict[str, str]:
 
 
 def example(listing: Listing) -> str:
-    """A training loop with the method, to paste where `model`, `train` (a data set) and `epochs` are known."""
+    """A training loop with the method, to paste where `model`, `train` (a data set) and `epochs` are known.
+
+    For what does not classify, or is no method: the example of its docstring.
+    """
     kind = listing.load()
+    if not listing.is_method or "values" in kind.needs:
+        found = doctest.DocTestParser().get_examples(inspect.getdoc(kind) or "")
+        return "import torch, tikhon\n\n" + "".join(one.source for one in found)
     ids = "ids" in kind.needs
     data, batch, index = ("tk.data.indexed(train)", "index, x, y", ", index=index") if ids else ("train", "x, y", "")
     samples = ", samples=len(train)" if ids else ""

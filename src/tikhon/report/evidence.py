@@ -88,7 +88,7 @@ def evidence_table(directory: Path | None = None) -> str:
 
 
 def _rows(listing: Listing, evidence: Evidence) -> list[tuple[str, ...]]:
-    card = listing.load().card
+    card = listing.card
     rows: list[tuple[str, ...]] = []
     for place, finding in enumerate(evidence.findings):
         first = place == 0

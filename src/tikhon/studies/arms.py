@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tikhon.core.catalogue import Listing, catalogue, find
+from tikhon.core.catalogue import Listing, find, methods
 from tikhon.core.combine import During
 from tikhon.core.errors import TikhonError, near_misses
 from tikhon.core.method import Method
@@ -77,7 +77,7 @@ def parse_arm(text: str) -> Arm:
         if name == EARLY_STOPPING:
             early_stopping = True
             continue
-        known = {*catalogue(), EARLY_STOPPING, "none"}
+        known = {*methods(), EARLY_STOPPING, "none"}
         if name not in known:
             raise TikhonError(f"There is no method {name!r}. {near_misses(name, known)} `tikhon list` shows all.")
         calls.append((find(name), arguments))
