@@ -142,7 +142,8 @@ class Function:
     differentiable: whether `gradcheck` holds at these inputs; in_place: it writes into its first argument, which is
     then its result; bfloat16: whether it takes bfloat16; vmap: whether `torch.func.vmap` can map it: it has no rule for
     torch's fused operations on lists of parameters (whose product with one tensor has no working gradient either), nor
-    for a batch norm that keeps statistics.
+    for a batch norm that keeps statistics; compiles: whether it compiles as a whole, which what looks at values before
+    it begins, or iterates until it is done, does not.
     """
 
     arguments: Callable[[Draw], tuple[Any, ...]]
@@ -150,6 +151,7 @@ class Function:
     in_place: bool = False
     bfloat16: bool = True
     vmap: bool = True
+    compiles: bool = True
 
 
 def pair(d: Draw) -> list[Tensor]:
@@ -203,6 +205,19 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.normal(6, 4), d.labels(6, 3), d.normal(3, 4), d.normal(3)), differentiable=False
     ),
     "nested_dropout.keep_first": Function(lambda d: (d.normal(4, 6), torch.tensor(2))),
+    "neural_collapse.alignment": Function(lambda d: (d.normal(3, 4), d.normal(3, 4))),
+    "neural_collapse.collapse": Function(
+        lambda d: (d.normal(9, 4), torch.arange(3).repeat(3), d.normal(3, 4)),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
+    "neural_collapse.collapsed_features": Function(
+        lambda d: (d.normal(6, 3), torch.arange(3).repeat(2), 3, 0.1, 0.1, 3), bfloat16=False, vmap=False
+    ),
+    "neural_collapse.means_and_scatter": Function(lambda d: (d.normal(9, 4), torch.arange(3).repeat(3), 3)),
+    "neural_collapse.simplex_deviation": Function(lambda d: (d.normal(3, 4),)),
+    "neural_collapse.variability": Function(lambda d: (d.normal(9, 2), torch.arange(3).repeat(3), 3), vmap=False),
     "norms.absolute_norm": Function(lambda d: (pair(d),), vmap=False),
     "norms.half_squared_norm": Function(lambda d: (pair(d),), vmap=False),
     "orth_conv.conv_orth_dist": Function(lambda d: (d.normal(3, 2, 3, 3), 1)),
