@@ -60,6 +60,12 @@ CLASSIFICATION = Row()
 
 
 ROWS: Mapping[str, Row] = {
+    "contractive": Row(
+        arguments={"strength": 1.0},
+        base=F.mse_loss,
+        output=lambda scores: scores.repeat(1, 9).reshape(-1, 1, 6, 6),
+        target=lambda labels: torch.linspace(-1.0, 1.0, 4)[labels].reshape(-1, 1, 1, 1).expand(-1, 1, 6, 6),
+    ),
     "ema": Row(arguments={"decay": 0.5}, neutral={}),
     "l2_anchor": Row(begin=lambda recipe: recipe.end_task()),
     "l2": Row(arguments={"strength": 0.1}),
@@ -179,6 +185,11 @@ class Scores(nn.Module):
 
 
 FUNCTIONS: Mapping[str, Function] = {
+    "contractive.log_density_difference": Function(lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.5)),
+    "contractive.metropolis": Function(
+        lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.1 * d.positive(4), 0.5), differentiable=False
+    ),
+    "contractive.score": Function(lambda d: (torch.tanh, d.normal(4, 2), 0.5)),
     "cutmix.cutmix": Function(lambda d: (d.normal(4, 2, 5, 5), d.permutation(4), (slice(1, 4), slice(0, 2)))),
     "data_diet.el1n": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
     "data_diet.el2n": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),

@@ -97,8 +97,9 @@ class Training:
         model: nn.Module | None = None,
         optimizer: Callable[[Any], torch.optim.Optimizer] = sgd,
         compiled: Callable[[nn.Module], Any] | None = None,
+        problem: Row | None = None,
     ) -> Training:
-        problem = problem_of(*[method.key for method in methods])
+        problem = problem or problem_of(*[method.key for method in methods])
         recipe = tikhon.Recipe(*methods, base=problem.base, output=problem.output, seed=5)
         prepared = recipe.prepare(network() if model is None else model, samples=SAMPLES)
         chosen = optimizer(prepared.parameters())

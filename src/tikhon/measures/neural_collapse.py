@@ -143,7 +143,7 @@ def collapsed_features(
         (1/2N) ||H W^T - Y||^2 + (weight_strength / 2) ||W||^2 + (feature_strength / 2) ||H - H_0||^2
 
     initial: H_0 (N, D), the features that H is held to; labels: (N,) in [0, classes), Y their one-hot rows; both
-    strengths positive; rounds: turns of one solution for W given H and one for H given W. Returns H (N, D) and W (K, D).
+    strengths positive; rounds: turns of one solution for W given H and one for H given W. Returns H (N, D), W (K, D).
     """
     if not (feature_strength > 0 and weight_strength > 0):
         raise TikhonError(f"Both strengths must be positive, not {feature_strength} and {weight_strength}.")
