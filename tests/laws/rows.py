@@ -67,9 +67,34 @@ ROWS: Mapping[str, Row] = {
         target=lambda labels: torch.linspace(-1.0, 1.0, 4)[labels].reshape(-1, 1, 1, 1).expand(-1, 1, 6, 6),
     ),
     "ema": Row(arguments={"decay": 0.5}, neutral={}),
+    "f_dpo": Row(
+        arguments={"divergence": "js"},
+        base=F.mse_loss,
+        output=lambda scores: scores[:, :2],
+        target=lambda labels: torch.arange(8.0).sin().reshape(4, 2)[labels],
+    ),
+    "flex_dpo": Row(
+        arguments={"sft": 0.1},
+        base=F.mse_loss,
+        output=lambda scores: scores[:, :2],
+        target=lambda labels: torch.arange(8.0).sin().reshape(4, 2)[labels],
+    ),
     "l2_anchor": Row(begin=lambda recipe: recipe.end_task()),
     "l2": Row(arguments={"strength": 0.1}),
+    "mapo": Row(
+        base=F.mse_loss,
+        output=lambda scores: scores.reshape(-1, 2, 2),
+        target=lambda labels: torch.arange(16.0).sin().reshape(4, 2, 2)[labels],
+    ),
     "nested_dropout": Row(arguments={"scale": 8.0}),
+    "repa": Row(
+        arguments={
+            "features": torch.linspace(-1.0, 1.0, 160).sin().reshape(32, 5),
+            "at": "hidden",
+            "size": 12,
+            "width": 8,
+        }
+    ),
     "weight_compander": Row(arguments={"learned": True}),
     "wgsef": Row(arguments={"strength": 3.0, "keep": 0.4}),
 }
@@ -201,6 +226,9 @@ FUNCTIONS: Mapping[str, Function] = {
     "elr.elr_penalty": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "elr.updated_memory": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3), 0.7)),
     "ema.moved_average": Function(lambda d: (pair(d), pair(d), 0.9), in_place=True),
+    "f_dpo.f_dpo_losses": Function(lambda d: (d.normal(5, 2), 0.5, "js")),
+    "f_dpo.implicit_reward": Function(lambda d: (d.normal(5, 2), "alpha", 0.3)),
+    "flex_dpo.flex_dpo_losses": Function(lambda d: (d.normal(5, 2), 0.5, 0.2)),
     "ghost_bn.normalised_chunks": Function(
         lambda d: (d.normal(6, 2, 3), 2, d.positive(2), d.normal(2), 1e-5), vmap=False
     ),
@@ -210,6 +238,10 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "l2.half_squared_norm": Function(lambda d: (pair(d),), vmap=False),
     "label_smoothing.smoothed": Function(lambda d: (d.probabilities(5, 3), 0.1)),
+    "loki.frechet_predict": Function(lambda d: (d.probabilities(5, 3), d.positive(3, 4)), differentiable=False),
+    "loki.frechet_scores": Function(lambda d: (d.probabilities(5, 3), d.positive(3, 4))),
+    "mapo.likelihood_score": Function(lambda d: (d.positive(5, 2), 0.5)),
+    "mapo.mapo_losses": Function(lambda d: (d.positive(5, 2), 0.1, 0.5, 10.0)),
     "mixup.mixup": Function(lambda d: (d.normal(4, 3), d.permutation(4), 0.3)),
     "multi_sample_dropout.dropped": Function(lambda d: (d.normal(4, 3), 2, 0.0)),
     "nested_dropout.accuracy_by_kept": Function(
@@ -242,8 +274,21 @@ FUNCTIONS: Mapping[str, Function] = {
         bfloat16=False,
     ),
     "precision.at_least_float32": Function(lambda d: (d.normal(4, 3),)),
+    "preferences.sequence_log_probabilities": Function(
+        lambda d: (d.normal(3, 4, 5), d.labels(12, 5).reshape(3, 4), d.labels(12, 2).reshape(3, 4).bool())
+    ),
     "ps_kd.known": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "ps_kd.softened": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3), 0.5)),
+    "refined_schedule.closed_form": Function(lambda d: (d.positive(6),)),
+    "refined_schedule.median_smoothed": Function(lambda d: (d.positive(9), 3)),
+    "refined_schedule.numeric_schedule": Function(
+        lambda d: (d.positive(6), 1.0), differentiable=False, vmap=False, compiles=False
+    ),
+    "refined_schedule.refined_schedule": Function(
+        lambda d: (d.positive(30),), differentiable=False, vmap=False, compiles=False
+    ),
+    "repa.interpolant": Function(lambda d: (d.normal(4, 3), d.normal(4, 3), 0.5 * d.positive(4), "cosine")),
+    "repa.misalignment": Function(lambda d: (d.normal(4, 3, 5), d.normal(4, 3, 5))),
     "sam.ascent_offsets": Function(lambda d: (pair(d), 0.05), differentiable=False, vmap=False),
     "stablemax.log_s": Function(lambda d: (d.normal(5, 3),)),
     "stablemax.log_stablemax": Function(lambda d: (d.normal(5, 3),)),

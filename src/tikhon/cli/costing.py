@@ -121,9 +121,8 @@ def _texts(methods: str) -> list[str]:
 
 
 def _every_method() -> list[str]:
-    kinds = {name: listing.load() for name, listing in methods().items()}
     # The reference tasks are classifications.
-    arguments = {name: kind.card.example for name, kind in kinds.items() if "values" not in kind.needs}
+    arguments = {name: listing.card.example for name, listing in methods().items() if listing.classifies}
     return [f"{name}({given})" if given else name for name, given in arguments.items()]
 
 

@@ -7,6 +7,7 @@ name with a `card` and an `__all__` that begins with what the card speaks of.
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,6 +44,14 @@ class Listing:
     def card(self) -> Card:
         card: Card = self.load().card if self.is_method else importlib.import_module(self.module).card
         return card
+
+    @property
+    def classifies(self) -> bool:
+        """Whether this method, made with the arguments of its card's example, trains a classifier of its own accord."""
+        if not self.is_method or "values" in self.load().needs:
+            return False
+        given = inspect.signature(self.load()).parameters.values()
+        return bool(self.card.example) or all(one.default is not inspect.Parameter.empty for one in given)
 
     def load(self) -> Any:
         """The method's class; of other entries the class or function that the card speaks of."""

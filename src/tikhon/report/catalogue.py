@@ -108,10 +108,10 @@ def _said_of_arguments(text: str, names: list[str]) -> dict[str, str]:
 def example(listing: Listing) -> str:
     """A training loop with the method, to paste where `model`, `train` (a data set) and `epochs` are known.
 
-    For what does not classify, or is no method: the example of its docstring.
+    For what does not classify of its own accord, or is no method: the example of its docstring.
     """
     kind = listing.load()
-    if not listing.is_method or "values" in kind.needs:
+    if not listing.classifies:
         found = doctest.DocTestParser().get_examples(inspect.getdoc(kind) or "")
         return "import torch, tikhon\n\n" + "".join(one.source for one in found)
     ids = "ids" in kind.needs

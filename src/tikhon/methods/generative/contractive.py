@@ -89,7 +89,8 @@ class ReconstructionContractive(Method):
     Cost: one backward pass a probe, and the backward pass through it.
     Reference: Alain, Bengio 2012, arXiv 1211.4246.
 
-    >>> recipe = tikhon.Recipe(tikhon.ReconstructionContractive(strength=0.01), base=torch.nn.functional.mse_loss)
+    >>> method = tikhon.ReconstructionContractive(strength=0.01)
+    >>> recipe = tikhon.Recipe(method, base=torch.nn.functional.mse_loss)
     """
 
     card = Card(
