@@ -87,6 +87,7 @@ ROWS: Mapping[str, Row] = {
         target=lambda labels: torch.arange(16.0).sin().reshape(4, 2, 2)[labels],
     ),
     "nested_dropout": Row(arguments={"scale": 8.0}),
+    "pissa": Row(arguments={"rank": 2, "freeze": False}),
     "repa": Row(
         arguments={
             "features": torch.linspace(-1.0, 1.0, 160).sin().reshape(32, 5),
@@ -95,6 +96,7 @@ ROWS: Mapping[str, Row] = {
             "width": 8,
         }
     ),
+    "sorsa": Row(arguments={"rank": 2, "freeze": False}),
     "weight_compander": Row(arguments={"learned": True}),
     "wgsef": Row(arguments={"strength": 3.0, "keep": 0.4}),
 }
@@ -273,6 +275,13 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.positive(3, 5), d.positive(3, 1), 2.0 * torch.ones(3, 1, dtype=torch.float64), d.positive(3, 5)),
         bfloat16=False,
     ),
+    "pissa.difference_lora": Function(lambda d: (d.normal(2, 5), d.normal(4, 2), d.normal(2, 5), d.normal(4, 2))),
+    "pissa.pissa_factors": Function(
+        lambda d: (torch.diag(torch.arange(1.0, 5.0, dtype=torch.float64)) + 0.1 * d.normal(4, 4), 2),
+        differentiable=False,
+        bfloat16=False,
+        vmap=False,
+    ),
     "precision.at_least_float32": Function(lambda d: (d.normal(4, 3),)),
     "preferences.sequence_log_probabilities": Function(
         lambda d: (d.normal(3, 4, 5), d.labels(12, 5).reshape(3, 4), d.labels(12, 2).reshape(3, 4).bool())
@@ -290,6 +299,13 @@ FUNCTIONS: Mapping[str, Function] = {
     "repa.interpolant": Function(lambda d: (d.normal(4, 3), d.normal(4, 3), 0.5 * d.positive(4), "cosine")),
     "repa.misalignment": Function(lambda d: (d.normal(4, 3, 5), d.normal(4, 3, 5))),
     "sam.ascent_offsets": Function(lambda d: (pair(d), 0.05), differentiable=False, vmap=False),
+    "sorsa.nonorthonormality": Function(lambda d: ([*pair(d)[1:], d.normal(2, 4)],), vmap=False),
+    "sorsa.sorsa_factors": Function(
+        lambda d: (torch.diag(torch.arange(1.0, 5.0, dtype=torch.float64)) + 0.1 * d.normal(4, 4), 2),
+        differentiable=False,
+        bfloat16=False,
+        vmap=False,
+    ),
     "stablemax.log_s": Function(lambda d: (d.normal(5, 3),)),
     "stablemax.log_stablemax": Function(lambda d: (d.normal(5, 3),)),
     "stablemax.s": Function(lambda d: (d.normal(5, 3),)),

@@ -1,0 +1,83 @@
+"""Adapters: a weight as a frozen residual plus a product of small trained factors, merged at export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from tikhon.core.errors import TikhonError
+from tikhon.core.export import merge_parametrization
+from tikhon.core.parameters import Selected
+
+
+class Adapter(nn.Module):
+    """A parametrization: weight = residual + scale * (B diag(s)) A, reshaped to the weight's shape.
+
+    a: (r, in); b: (out, r); s: (r,) or None for ones. They train as one leaf (r, in + out [+ 1]), the rows of A beside
+    the columns of B, so that a weight has one name and one leaf; to optimizers that act on each entry it is the same.
+    """
+
+    residual: Tensor
+
+    def __init__(self, weight: Tensor, a: Tensor, b: Tensor, s: Tensor | None = None, scale: float = 1.0) -> None:
+        super().__init__()
+        self.shape, self.columns, self.rows = weight.shape, a.shape[1], b.shape[0]
+        self.scaled, self.scale = s is not None, scale
+        self._leaf = torch.cat([a, b.T] if s is None else [a, b.T, s[:, None]], dim=1)
+        product = (b if s is None else b * s) @ a
+        self.register_buffer("residual", weight.detach().flatten(1) - scale * product)
+
+    def factors(self, leaf: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """A (r, in), B (out, r) and s (r,) or None, as views of the leaf."""
+        a, b = leaf[:, : self.columns], leaf[:, self.columns : self.columns + self.rows].T
+        return a, b, leaf[:, -1] if self.scaled else None
+
+    def forward(self, leaf: Tensor) -> Tensor:
+        a, b, s = self.factors(leaf)
+        return (self.residual + self.scale * ((b if s is None else b * s) @ a)).reshape(self.shape)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        # Asked for once, with the weight that the factors were made from.
+        return self._leaf
+
+
+def adapter_of(chosen: Selected) -> Adapter:
+    """The adapter of an adapted weight."""
+    adapter = chosen.module.get_submodule(f"parametrizations.{chosen.attribute}.0")
+    assert isinstance(adapter, Adapter)
+    return adapter
+
+
+def adapt(chosen: Sequence[tuple[Selected, Adapter]], model: nn.Module, freeze: bool) -> list[nn.Parameter]:
+    """Put the adapters in and, with `freeze`, let nothing else train; returns what was frozen."""
+    for one, adapter in chosen:
+        parametrize.register_parametrization(one.module, one.attribute, adapter)
+    kept = {id(one.module.get_parameter(f"parametrizations.{one.attribute}.original")) for one, _ in chosen}
+    frozen = [one for one in model.parameters() if freeze and one.requires_grad and id(one) not in kept]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return frozen
+
+
+def merge(model: nn.Module, frozen: Sequence[nn.Parameter]) -> nn.Module:
+    """Write the effective weights into plain ones, and let train again what `adapt` froze."""
+    merge_parametrization(model, Adapter)
+    for parameter in frozen:
+        parameter.requires_grad_()
+    return model
+
+
+def check_rank(chosen: Sequence[Selected], rank: int, method: str) -> None:
+    """Refuse a rank that a weight does not have."""
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise TikhonError(f"{method}: rank must be a positive integer, not {rank!r}.")
+    for one in chosen:
+        smaller = min(one.leaf.flatten(1).shape) if one.leaf.ndim > 1 else 0
+        if smaller < rank:
+            raise TikhonError(
+                f"{method}: {one.name} of shape {tuple(one.leaf.shape)} has no rank of {rank}. Choose a smaller rank, "
+                "or leave the layer out with where=."
+            )

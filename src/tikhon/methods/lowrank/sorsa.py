@@ -1,0 +1,127 @@
+"""SORSA: fine-tune the principal singular values and vectors of every weight, and keep the vectors orthonormal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tikhon.core.adapters import Adapter, adapt, adapter_of, check_rank, merge
+from tikhon.core.card import Card
+from tikhon.core.method import Method
+from tikhon.core.parameters import Where, check_parametrizable, select
+from tikhon.core.step import Step
+from tikhon.core.strength import Strength, checked
+from tikhon.core.terms import Term, Terms
+
+
+def sorsa_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A = V_r^T (r, in), s (r,) and B = U_r (out, r), from W = U S V^T (Cao 2024, arXiv 2409.00055, eq. 3).
+
+    weight: (out, in); rank: r, at most the smaller of both. A and B up to the sign of each component.
+
+    >>> a, s, b = sorsa_factors(torch.diag(torch.tensor([4.0, 1.0])), rank=1)
+    >>> s
+    tensor([4.])
+    """
+    u, s, v = torch.linalg.svd(weight, full_matrices=False)
+    return v[:rank], s[:rank], u[:, :rank]
+
+
+def nonorthonormality(rows: Sequence[Tensor]) -> Tensor:
+    """The mean of ||Q Q^T - I||_F over matrices with rows that should be orthonormal; not squared (eq. 5, by its code).
+
+    rows: matrices (r, n), for B its transpose. Returns a scalar, at least 0, whose gradient at 0 is 0.
+
+    >>> nonorthonormality([torch.eye(2, 3), 2.0 * torch.eye(1, 3)])
+    tensor(1.5000)
+    """
+    lengths = []
+    for matrix in rows:
+        eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+        lengths.append(torch.linalg.vector_norm(matrix @ matrix.T - eye))
+    return torch.stack(lengths).mean()
+
+
+class SORSA(Method):
+    """Fine-tune a pretrained network by singular values and vectors, with the vectors held near orthonormal.
+
+    Use it like PiSSA, where fine-tuning forgets or overfits: orthonormal vectors keep what the adapted weight does to
+    the lengths of features in its singular values, which are trained apart. Not for training from scratch.
+
+        W = W_res + scale B diag(s) A,   loss = task + (strength / lr) mean(||A A^T - I||_F, ||B^T B - I||_F)
+
+    rank: r, at most the smaller side of every adapted weight; strength: gamma, at least 0, 4e-4 in the paper; it is
+    divided by the learning rate of the adapted weights, so that the pull of the penalty does not fade with it; alpha:
+    the scale is alpha / r, 1 by default; where: the adapted weights, those of `nn.Linear` by default, convolutions as
+    matrices; freeze: whether everything else stops training until export; let a new head train with
+    `model.head.requires_grad_()` after prepare.
+
+    Cost: an SVD of every adapted weight once; a product of the factors and two small Gram matrices a step.
+    Reference: Cao 2024, arXiv 2409.00055; the norm is not squared and averaged, as in the official code.
+
+    >>> recipe = tikhon.Recipe(tikhon.SORSA(rank=8))
+    """
+
+    card = Card(
+        title="SORSA: Singular Values and Orthonormal Regularized Singular Vectors Adaptation of Large Language Models",
+        authors="Cao",
+        year=2024,
+        arxiv="2409.00055",
+        problems=("overfitting", "forgetting"),
+        formula=r"W = W_{res} + B\,\mathrm{diag}(s)A,\quad L = \mathrm{task} + "
+        r"\tfrac{\gamma}{\eta}\,\mathrm{mean}(\lVert AA^T-I\rVert_F, \lVert B^TB-I\rVert_F)",
+        claim="Better than LoRA, PiSSA and full fine-tuning on mathematics with Llama 2.",
+        helps="Fine-tuning of pretrained networks with few parameters.",
+        hurts="Training from scratch; a strength that outweighs the task.",
+        cost="An SVD of every adapted weight once; small products a step.",
+        neutral="",
+        example="rank=2",
+    )
+    slots = {"prepare": "parametrize", "export": "merge"}
+    needs = frozenset({"plain weights"})
+    breaks = frozenset({"plain weights", "zero-keeping weights"})
+    exempt = {"neutral": "a weight that trains in factors does not train as itself"}
+
+    def __init__(
+        self,
+        rank: int = 16,
+        strength: Strength = 4e-4,
+        alpha: float | None = None,
+        where: Where = nn.Linear,
+        freeze: bool = True,
+    ) -> None:
+        super().__init__()
+        check_rank((), rank, "sorsa")
+        if alpha is not None:
+            checked("alpha", alpha, low=1e-6)
+        self.strength = checked("strength", strength, low=0.0)
+        self.rank, self.where, self.freeze = rank, where, freeze
+        self.scale = 1.0 if alpha is None else alpha / rank
+        self._frozen: list[nn.Parameter] = []
+
+    def check(self, model: nn.Module) -> None:
+        chosen = select(model, self.where)
+        check_parametrizable(model, chosen, self.key)
+        check_rank(chosen, self.rank, self.key)
+
+    def prepare(self, model: nn.Module) -> None:
+        chosen = []
+        for one in select(model, self.where):
+            weight = one.leaf.detach()
+            a, s, b = sorsa_factors(weight.flatten(1), self.rank)
+            chosen.append((one, Adapter(weight, a, b, s, self.scale)))
+        self._frozen = adapt(chosen, model, self.freeze)
+
+    def parameter_terms(self, model: nn.Module, step: Step) -> Terms:
+        chosen = step.select(self.where)
+        rows: list[Tensor] = []
+        for one in chosen:
+            a, b, _ = adapter_of(one).factors(one.leaf)
+            rows += [a, b.T]
+        value = nonorthonormality(rows) / step.learning_rate(chosen[0].leaf)
+        return {"orthonormality": Term(value, self.strength, per_sample=False)}
+
+    def export(self, model: nn.Module) -> nn.Module:
+        return merge(model, self._frozen)
