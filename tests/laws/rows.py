@@ -66,6 +66,7 @@ ROWS: Mapping[str, Row] = {
         output=lambda scores: scores.repeat(1, 9).reshape(-1, 1, 6, 6),
         target=lambda labels: torch.linspace(-1.0, 1.0, 4)[labels].reshape(-1, 1, 1, 1).expand(-1, 1, 6, 6),
     ),
+    "cs_ib": Row(base=F.mse_loss, target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels]),
     "ema": Row(arguments={"decay": 0.5}, neutral={}),
     "f_dpo": Row(
         arguments={"divergence": "js"},
@@ -217,6 +218,12 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.1 * d.positive(4), 0.5), differentiable=False
     ),
     "contractive.score": Function(lambda d: (torch.tanh, d.normal(4, 2), 0.5)),
+    "cs_ib.cs_conditional_divergence": Function(
+        lambda d: (d.positive(4, 4), d.positive(4, 4), d.positive(4, 4), d.positive(4, 4))
+    ),
+    "cs_ib.cs_mutual_information": Function(lambda d: (d.positive(4, 4), d.positive(4, 4))),
+    "cs_ib.gaussian_kernel": Function(lambda d: (d.normal(4, 3), d.normal(5, 3), 1.5)),
+    "cs_ib.median_width": Function(lambda d: (d.normal(5, 3),), differentiable=False, bfloat16=False, vmap=False),
     "cutmix.cutmix": Function(lambda d: (d.normal(4, 2, 5, 5), d.permutation(4), (slice(1, 4), slice(0, 2)))),
     "data_diet.el1n": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
     "data_diet.el2n": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
