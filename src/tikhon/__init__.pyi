@@ -33,6 +33,7 @@ from tikhon.measures.loki import frechet_predict as frechet_predict
 from tikhon.measures.neural_collapse import collapse as collapse
 from tikhon.measures.refined_schedule import refined_schedule as refined_schedule
 from tikhon.methods.continual.l2_anchor import L2Anchor as L2Anchor
+from tikhon.methods.domains.hessian_align import HessianAlignment as HessianAlignment
 from tikhon.methods.dynamics.ema import EMA as EMA
 from tikhon.methods.dynamics.ghost_bn import GhostBatchNorm as GhostBatchNorm
 from tikhon.methods.dynamics.perp_grad import PerpGrad as PerpGrad

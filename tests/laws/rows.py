@@ -80,6 +80,7 @@ ROWS: Mapping[str, Row] = {
         output=lambda scores: scores[:, :2],
         target=lambda labels: torch.arange(8.0).sin().reshape(4, 2)[labels],
     ),
+    "hessian_align": Row(arguments={"domains": torch.arange(32) % 3, "alpha": 0.1, "beta": 0.1}),
     "l2_anchor": Row(begin=lambda recipe: recipe.end_task()),
     "l2": Row(arguments={"strength": 0.1}),
     "mapo": Row(
@@ -241,6 +242,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "ghost_bn.normalised_chunks": Function(
         lambda d: (d.normal(6, 2, 3), 2, d.positive(2), d.normal(2), 1e-5), vmap=False
     ),
+    "hessian_align.mismatch": Function(lambda d: (d.normal(3, 4), d.normal(4), torch.ones(3, dtype=torch.float64))),
     "l2_anchor.anchor_penalty": Function(lambda d: (pair(d), pair(d), pair(d)), vmap=False),
     "l2_anchor.squared_gradients": Function(
         lambda d: (squared_error, {"w": d.normal(3)}, d.normal(4, 3), d.normal(4)),
