@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from tikhon.core.errors import TikhonError
 from tikhon.core.export import merge_parametrization
-from tikhon.core.parameters import Selected
+from tikhon.core.parameters import Selected, Where, check_parametrizable, select
 
 
 class Adapter(nn.Module):
@@ -70,10 +70,17 @@ def merge(model: nn.Module, frozen: Sequence[nn.Parameter]) -> nn.Module:
     return model
 
 
-def check_rank(chosen: Sequence[Selected], rank: int, method: str) -> None:
-    """Refuse a rank that a weight does not have."""
+def checked_rank(rank: int) -> int:
+    """Refuse a rank that no weight has."""
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise TikhonError(f"{method}: rank must be a positive integer, not {rank!r}.")
+        raise TikhonError(f"rank must be a positive integer, not {rank!r}.")
+    return rank
+
+
+def check_adaptable(model: nn.Module, where: Where, rank: int, method: str) -> None:
+    """Refuse weights that cannot be parametrised, or that have no such rank."""
+    chosen = select(model, where)
+    check_parametrizable(model, chosen, method)
     for one in chosen:
         smaller = min(one.leaf.flatten(1).shape) if one.leaf.ndim > 1 else 0
         if smaller < rank:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tikhon.core.adapters import Adapter, adapt, check_rank, merge
+from tikhon.core.adapters import Adapter, adapt, check_adaptable, checked_rank, merge
 from tikhon.core.card import Card
 from tikhon.core.method import Method
-from tikhon.core.parameters import Where, check_parametrizable, select
+from tikhon.core.parameters import Where, select
 from tikhon.core.strength import checked
 
 
@@ -83,17 +83,14 @@ class PiSSA(Method):
         self, rank: int = 16, alpha: float | None = None, where: Where = nn.Linear, freeze: bool = True
     ) -> None:
         super().__init__()
-        check_rank((), rank, "pissa")
         if alpha is not None:
             checked("alpha", alpha, low=1e-6)
-        self.rank, self.where, self.freeze = rank, where, freeze
+        self.rank, self.where, self.freeze = checked_rank(rank), where, freeze
         self.scale = 1.0 if alpha is None else alpha / rank
         self._frozen: list[nn.Parameter] = []
 
     def check(self, model: nn.Module) -> None:
-        chosen = select(model, self.where)
-        check_parametrizable(model, chosen, self.key)
-        check_rank(chosen, self.rank, self.key)
+        check_adaptable(model, self.where, self.rank, self.key)
 
     def prepare(self, model: nn.Module) -> None:
         chosen = []

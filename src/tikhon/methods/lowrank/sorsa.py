@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tikhon.core.adapters import Adapter, adapt, adapter_of, check_rank, merge
+from tikhon.core.adapters import Adapter, adapt, adapter_of, check_adaptable, checked_rank, merge
 from tikhon.core.card import Card
 from tikhon.core.method import Method
-from tikhon.core.parameters import Where, check_parametrizable, select
+from tikhon.core.parameters import Where, select
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
 from tikhon.core.terms import Term, Terms
@@ -93,18 +93,15 @@ class SORSA(Method):
         freeze: bool = True,
     ) -> None:
         super().__init__()
-        check_rank((), rank, "sorsa")
         if alpha is not None:
             checked("alpha", alpha, low=1e-6)
         self.strength = checked("strength", strength, low=0.0)
-        self.rank, self.where, self.freeze = rank, where, freeze
+        self.rank, self.where, self.freeze = checked_rank(rank), where, freeze
         self.scale = 1.0 if alpha is None else alpha / rank
         self._frozen: list[nn.Parameter] = []
 
     def check(self, model: nn.Module) -> None:
-        chosen = select(model, self.where)
-        check_parametrizable(model, chosen, self.key)
-        check_rank(chosen, self.rank, self.key)
+        check_adaptable(model, self.where, self.rank, self.key)
 
     def prepare(self, model: nn.Module) -> None:
         chosen = []
