@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from commands import refused, run
 
-METHODS = Path(__file__).parents[2] / "src" / "tikhon" / "methods"
-FILES = {path.stem for path in METHODS.glob("*/*.py")} - {"__init__"}
+PACKAGE = Path(__file__).parents[2] / "src" / "tikhon"
+METHODS = PACKAGE / "methods"
+OTHERS = [path for folder in ("blocks", "measures", "solvers") for path in (PACKAGE / folder).rglob("*.py")]
+FILES = {path.stem for path in [*METHODS.glob("*/*.py"), *OTHERS]} - {"__init__"}
 
 
 def test_the_table_names_every_method_uncut_in_80_columns() -> None:

@@ -60,10 +60,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "pyproject.toml").write_text("")
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
     package = root / "src" / "tikhon"
-    for folder in ("methods", "studies"):
-        for path in (package / folder).glob("*/*.py"):
-            if path.name != "__init__.py":
-                path.unlink()
+    entries = [*package.glob("methods/*/*.py"), *package.glob("studies/*/*.py"), *package.glob("measures/*.py")]
+    for path in entries:
+        if path.name != "__init__.py":
+            path.unlink()
     for name, kind in (("first", "First"), ("second", "Second"), ("unstudied", "Unstudied")):
         (package / "methods" / "targets" / f"{name}.py").write_text(METHOD.format(name=kind))
     for name in ("first", "second"):

@@ -29,8 +29,8 @@ def _squared_jacobian(output: Tensor, inputs: Tensor, probes: Tensor) -> Tensor:
     each other.
 
     >>> x = torch.tensor([[1.0, 2.0]], requires_grad=True)
-    >>> _squared_jacobian(3.0 * x, x, torch.ones(1, 1, 2))
-    tensor([18.], grad_fn=<DivBackward0>)
+    >>> _squared_jacobian(3.0 * x, x, torch.ones(1, 1, 2)).detach()
+    tensor([18.])
     """
     total = output.new_zeros(len(output))
     for probe in probes:

@@ -75,6 +75,7 @@ class REPA(Method):
 
     >>> features = torch.randn(100, 16, 64)  # 100 samples of 16 patches
     >>> method = tikhon.REPA(features, at="blocks.1", size=32)
+    >>> recipe = tikhon.Recipe(method, base=torch.nn.functional.mse_loss)
     """
 
     card = Card(
