@@ -26,7 +26,7 @@ card = Card(
 
 
 def frechet_scores(probabilities: Tensor, distances: Tensor) -> Tensor:
-    """-sum_k p_k d(k, y)^2 of every sample and class (Roberts et al. 2023, arXiv 2307.12226, eq. 1).
+    """-sum_k p_k d(k, y)^2 of every sample and class (Roberts et al. 2023, arXiv 2307.12226).
 
     probabilities: (B, K) over the classes that the model knows; distances: (K, M), from these to all M classes, at
     least 0, not squared. Returns (B, M), at most 0: the greatest belongs to the Frechet mean of the labels.
@@ -48,7 +48,7 @@ def frechet_predict(probabilities: Tensor, distances: Tensor, temperature: float
     probabilities: (B, K) over the classes that the model knows; distances: (K, M), from these to all M classes, known
     or not, at least 0, not squared; temperature: positive, of the probabilities: below 1 it sharpens them, towards
     argmax. Returns (B,), indices of columns of `distances`. Raises `TikhonError` where shapes do not fit.
-    Source: Roberts et al. 2023, arXiv 2307.12226, eq. 1.
+    Source: Roberts et al. 2023, arXiv 2307.12226.
 
     >>> import torch, tikhon
     >>> places = torch.tensor([0.0, 1.0, 2.0])  # the model knows classes 0 and 2

@@ -46,7 +46,7 @@ def median_smoothed(values: Tensor, width: int) -> Tensor:
 
 
 def closed_form(weights: Tensor) -> Tensor:
-    """eta_t = w_t sum_{p > t} w_p of positive weights (T,), divided by its largest value (algorithm 1).
+    """eta_t = w_t sum_{p > t} w_p of positive weights (T,), divided by its largest value.
 
     Returns (T,) in [0, 1]; the last is 0. Equal weights give linear decay.
 
@@ -65,8 +65,8 @@ def refined_schedule(norms: Tensor, kind: Literal["sgd", "adam"] = "sgd", smooth
     norms^-2 for "sgd" and norms^-1 for "adam"; smoothing: width of the median filter as a share of T, 0.1 in the paper,
     0 for none. Returns (T,) in [0, 1], float64, to multiply the base learning rate with:
     `torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float(rates[min(step, len(rates) - 1)]))`.
-    Raises `TikhonError` for norms that are not positive and finite. Source: Defazio et al. 2023, arXiv 2310.07831,
-    algorithm 1; the official code divides by the last weight instead, `closed_form` by the largest rate: the shape is
+    Raises `TikhonError` for norms that are not positive and finite. Source: Defazio et al. 2023, arXiv 2310.07831;
+    the official code divides by the last weight instead, `closed_form` by the largest rate: the shape is
     the same.
 
     >>> import torch, tikhon
@@ -88,7 +88,7 @@ def refined_schedule(norms: Tensor, kind: Literal["sgd", "adam"] = "sgd", smooth
 
 
 def numeric_schedule(norms: Tensor, distance: float) -> Tensor:
-    """Learning rates that minimise the bound on the last iterate's error directly (theorem 1), by L-BFGS-B.
+    """Learning rates that minimise the bound on the last iterate's error directly, by L-BFGS-B.
 
         D^2 / (2 L) + (1 / 2 L) sum_t G_t^2 l_t^2 + (1/2) sum_k l_k / (S_k (S_k - l_k)) sum_{s >= k} G_s^2 l_s^2
 

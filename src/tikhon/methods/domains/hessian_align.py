@@ -21,7 +21,7 @@ from tikhon.core.terms import Term, Terms
 
 
 def mismatch(values: Tensor, mean: Tensor, present: Tensor) -> Tensor:
-    """The mean over domains present of ||v_e - v||^2 (Hemati et al. 2023, arXiv 2308.11778, eq. 9).
+    """The mean over domains present of ||v_e - v||^2 (Hemati et al. 2023, arXiv 2308.11778).
 
     values: (E, P), one row a domain; mean: (P,), of all domains together; present: (E,), 1.0 for domains in
     the batch and 0.0 for others. Returns a scalar, at least 0.

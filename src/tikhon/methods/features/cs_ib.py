@@ -44,7 +44,7 @@ def median_width(x: Tensor) -> Tensor:
 
 
 def cs_mutual_information(kernel_x: Tensor, kernel_y: Tensor, normalised: bool = False) -> Tensor:
-    """I_CS(x; y), the Cauchy-Schwarz divergence between joint and product (Yu et al. 2024, arXiv 2404.17951, eq. 13).
+    """I_CS(x; y), the Cauchy-Schwarz divergence between joint and product (Yu et al. 2024, arXiv 2404.17951).
 
         log [sum K*Q / n^2] + log [sum K sum Q / n^4] - 2 log [1^T K Q 1 / n^3]
 
@@ -64,7 +64,7 @@ def cs_mutual_information(kernel_x: Tensor, kernel_y: Tensor, normalised: bool =
 def cs_conditional_divergence(
     kernel_x: Tensor, kernel_y: Tensor, kernel_prediction: Tensor, kernel_cross: Tensor, squared_entries: bool = False
 ) -> Tensor:
-    """D_CS(p(y|x); p(yhat|x)) of a sample (eq. 11), at least 0 up to rounding, 0 where the prediction is y.
+    """D_CS(p(y|x); p(yhat|x)) of a sample, at least 0 up to rounding, 0 where the prediction is y.
 
         log sum_i (K*L1)_i / (K)_i^2 + log sum_i (K*L2)_i / (K)_i^2 - 2 log sum_i (K*L21)_i / (K)_i^2
 

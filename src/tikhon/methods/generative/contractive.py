@@ -40,7 +40,7 @@ def _squared_jacobian(output: Tensor, inputs: Tensor, probes: Tensor) -> Tensor:
 
 
 def score(reconstruct: Reconstruction, x: Tensor, scale: float) -> Tensor:
-    """(r(x) - x) / s^2, which tends to the gradient of the data's log density (Alain, Bengio 2012, theorem 2).
+    """(r(x) - x) / s^2, which tends to the gradient of the data's log density (Alain, Bengio 2012).
 
     x: (B, ...); scale: s, positive, the square root of the strength that r was trained with, or the standard deviation
     of the noise of a denoising auto-encoder. Returns (B, ...).
@@ -64,7 +64,7 @@ def log_density_difference(
 
 
 def metropolis(reconstruct: Reconstruction, x: Tensor, proposal: Tensor, draws: Tensor, scale: float) -> Tensor:
-    """One move of Metropolis-Hastings on the density that the reconstruction implies (section 4).
+    """One move of Metropolis-Hastings on the density that the reconstruction implies.
 
     x, proposal: (B, ...), where the chains are and where they would go by a symmetric rule, such as x plus noise;
     draws: (B,), uniform in [0, 1). Returns (B, ...): the proposal where draw < p(proposal) / p(x), else x.

@@ -25,7 +25,7 @@ PROJECTOR = tuple(f"repa_projector_{kind}{layer}" for layer in (1, 2, 3) for kin
 
 
 def misalignment(projected: Tensor, features: Tensor) -> Tensor:
-    """-mean_n cos(z_n, y_n) of every sample (Yu et al. 2024, arXiv 2410.06940, eq. 8).
+    """-mean_n cos(z_n, y_n) of every sample (Yu et al. 2024, arXiv 2410.06940).
 
     projected: (B, N, D), hidden tokens through the projector; features: (B, N, D), the encoder's for the clean sample.
     Returns (B,), in [-1, 1]. The length of a vector does not matter; a zero vector has cosine 0.
@@ -39,7 +39,7 @@ def misalignment(projected: Tensor, features: Tensor) -> Tensor:
 def interpolant(
     x: Tensor, noise: Tensor, t: Tensor, path: Literal["linear", "cosine"] = "linear"
 ) -> tuple[Tensor, Tensor]:
-    """The noisy sample at time t and the velocity that a flow model is to predict there (eq. 1 to 4).
+    """The noisy sample at time t and the velocity that a flow model is to predict there.
 
         x_t = alpha_t x + sigma_t eps,   v_t = alpha'_t x + sigma'_t eps
 

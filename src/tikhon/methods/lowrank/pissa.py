@@ -13,7 +13,7 @@ from tikhon.core.strength import checked
 
 
 def pissa_factors(weight: Tensor, rank: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """A = sqrt(S_r / scale) V_r^T and B = U_r sqrt(S_r / scale), from W = U S V^T (Meng, Wang, Zhang 2024, eq. 2, 3).
+    """A = sqrt(S_r / scale) V_r^T and B = U_r sqrt(S_r / scale), from W = U S V^T (Meng, Wang, Zhang 2024).
 
     weight: (out, in); rank: r, at most the smaller of both; scale: of the product where the weight is made of it, 1 in
     the paper. Returns A (r, in) and B (out, r), up to the sign of each component; scale * B A is the best approximation
@@ -30,7 +30,7 @@ def pissa_factors(weight: Tensor, rank: int, scale: float = 1.0) -> tuple[Tensor
 
 
 def difference_lora(a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> tuple[Tensor, Tensor]:
-    """The trained change as a LoRA of rank 2r for the weights as they were: B' A' = B A - B_0 A_0 (appendix C).
+    """The trained change as a LoRA of rank 2r for the weights as they were: B' A' = B A - B_0 A_0.
 
     a, a0: (r, in), trained and initial; b, b0: (out, r). Returns A' (2r, in) and B' (out, 2r).
     """

@@ -17,7 +17,7 @@ from tikhon.core.terms import Term, Terms
 
 
 def sorsa_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A = V_r^T (r, in), s (r,) and B = U_r (out, r), from W = U S V^T (Cao 2024, arXiv 2409.00055, eq. 3).
+    """A = V_r^T (r, in), s (r,) and B = U_r (out, r), from W = U S V^T (Cao 2024, arXiv 2409.00055).
 
     weight: (out, in); rank: r, at most the smaller of both. A and B up to the sign of each component.
 
@@ -30,7 +30,7 @@ def sorsa_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def nonorthonormality(rows: Sequence[Tensor]) -> Tensor:
-    """The mean of ||Q Q^T - I||_F over matrices with rows that should be orthonormal; not squared (eq. 5, by its code).
+    """The mean of ||Q Q^T - I||_F over matrices with rows that should be orthonormal; not squared (by its code).
 
     rows: matrices (r, n), for B its transpose. Returns a scalar, at least 0, whose gradient at 0 is 0.
 

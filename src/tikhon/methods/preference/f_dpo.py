@@ -24,7 +24,7 @@ EXTREME = 80.0
 
 
 def implicit_reward(log_ratio: Tensor, divergence: Divergence = "reverse_kl", alpha: float = 0.5) -> Tensor:
-    """f'(u) of u = pi / pi_ref, up to a constant that a difference of two loses (Wang et al. 2023, table 1).
+    """f'(u) of u = pi / pi_ref, up to a constant that a difference of two loses (Wang et al. 2023).
 
         reverse_kl: log u      forward_kl: -1 / u      js: log(2u / (1 + u))      alpha: (1 - u^-alpha) / alpha
 
@@ -49,7 +49,7 @@ def implicit_reward(log_ratio: Tensor, divergence: Divergence = "reverse_kl", al
 def f_dpo_losses(
     log_ratios: Tensor, beta: float = 0.1, divergence: Divergence = "reverse_kl", alpha: float = 0.5
 ) -> Tensor:
-    """-log sigmoid(beta f'(u_w) - beta f'(u_l)) of every pair (Wang et al. 2023, arXiv 2309.16240, eq. 14).
+    """-log sigmoid(beta f'(u_w) - beta f'(u_l)) of every pair (Wang et al. 2023, arXiv 2309.16240).
 
     log_ratios: (B, 2), log pi / pi_ref of the chosen and of the rejected answer; beta: positive. Returns (B,), at least
     0, and log 2 where the policy is the reference.
