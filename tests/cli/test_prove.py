@@ -60,8 +60,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "pyproject.toml").write_text("")
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
     package = root / "src" / "tikhon"
-    entries = [*package.glob("methods/*/*.py"), *package.glob("studies/*/*.py"), *package.glob("measures/*.py")]
-    for path in entries:
+    folders = ("methods/*", "studies/*", "measures", "solvers/*")
+    for path in (path for folder in folders for path in package.glob(f"{folder}/*.py")):
         if path.name != "__init__.py":
             path.unlink()
     for name, kind in (("first", "First"), ("second", "Second"), ("unstudied", "Unstudied")):

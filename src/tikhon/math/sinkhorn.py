@@ -1,0 +1,179 @@
+"""Entropic optimal transport in the log domain, which no small regularisation underflows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tikhon.core.errors import TikhonError
+from tikhon.math.precision import at_least_float32
+
+Potentials = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Transport:
+    """A transport plan and how far to trust it.
+
+    plan: (n, m), at least 0; potentials: f (n,) and g (m,), of the dual problem; value: the optimum of the regularised
+    problem, differentiable once in cost matrix and marginals; cost: <plan, cost matrix>, without gradient;
+    marginal_error: sum of absolute differences from both marginals; converged: whether that met the tolerance;
+    products: with sparse matrices inside the iterations.
+    """
+
+    plan: Tensor
+    potentials: Potentials
+    value: Tensor
+    cost: Tensor
+    marginal_error: float
+    iterations: int
+    converged: bool
+    products: int = 0
+
+
+def checked_problem(cost: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Cost matrix and marginals of one type, at least float32; a `TikhonError` where they make no transport problem.
+
+    cost: (n, m), finite; a: (n,), b: (m,), positive, of equal sums; None: uniform, of sum 1. Looks at values.
+    """
+    if cost.ndim != 2 or not cost.numel():
+        raise TikhonError(f"A cost matrix is (n, m), neither of them 0, not {tuple(cost.shape)}.")
+    if not cost.is_floating_point():
+        raise TikhonError(f"A cost matrix is floating-point, not {cost.dtype}: use cost.float().")
+    cost = at_least_float32(cost)
+    marginals = []
+    for name, given, size in (("a", a, cost.shape[0]), ("b", b, cost.shape[1])):
+        one = cost.new_full((size,), 1.0 / size) if given is None else given.to(cost)
+        if one.shape != (size,):
+            raise TikhonError(f"{name} must be ({size},) for costs {tuple(cost.shape)}, not {tuple(one.shape)}.")
+        if not bool((one.isfinite() & (one > 0)).all()):
+            raise TikhonError(f"{name} must be positive and finite: leave out the rows and columns without mass.")
+        marginals.append(one)
+    if not bool(cost.isfinite().all()):
+        raise TikhonError("The cost matrix must be finite; give a forbidden pair a large cost.")
+    masses = [float(one.detach().sum()) for one in marginals]
+    if abs(masses[0] - masses[1]) > 100.0 * torch.finfo(cost.dtype).eps * max(masses):
+        raise TikhonError(f"a and b must have the same mass, not {masses[0]} and {masses[1]}: divide each by its sum.")
+    return cost, marginals[0], marginals[1]
+
+
+def default_tolerance(cost: Tensor, epsilon: float) -> float:
+    """1e-9, or what rounding allows, up to 1e-3: the potentials, as large as the costs, are divided by epsilon."""
+    scale = 1.0 + float(cost.detach().abs().max()) / epsilon
+    return min(1e-3, max(1e-9, 8.0 * torch.finfo(cost.dtype).eps * scale))
+
+
+def plan_of(cost: Tensor, potentials: Potentials, epsilon: float | Tensor) -> Tensor:
+    """P_ij = exp((f_i + g_j - C_ij) / epsilon): cost (n, m), potentials (n,) and (m,) -> (n, m)."""
+    return ((potentials[0][:, None] + potentials[1] - cost) / epsilon).exp()
+
+
+def marginal_error(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """||P 1 - a||_1 + ||P^T 1 - b||_1, a scalar.
+
+    >>> marginal_error(torch.eye(2), torch.tensor([1.0, 0.5]), torch.ones(2))
+    tensor(0.5000)
+    """
+    return (plan.sum(1) - a).abs().sum() + (plan.sum(0) - b).abs().sum()
+
+
+def dual_value(cost: Tensor, a: Tensor, b: Tensor, potentials: Potentials, epsilon: float | Tensor) -> Tensor:
+    """<a, f> + <b, g> + epsilon (sum a - sum P), at most min <P, C> + epsilon sum P log P, and that at the optimum.
+
+    cost: (n, m); a: (n,); b: (m,); potentials: f (n,), g (m,), held fixed: by the envelope theorem the gradient is that
+    of the optimum, P in the cost and f and g (up to a constant) in the marginals, as exact as the potentials are. Its
+    own derivative is not the second derivative of the optimum. Returns a scalar. Source: Peyre, Cuturi 2019,
+    arXiv 1803.00567, section 4.4.
+    """
+    f, g = potentials[0].detach(), potentials[1].detach()
+    return a @ f + b @ g + epsilon * (a.sum() - plan_of(cost, (f, g), epsilon).sum())
+
+
+def sinkhorn_step(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, epsilon: float | Tensor) -> Potentials:
+    """One iteration: g fits the columns to f, then f fits the rows to g. The new potentials, (n,) and (m,)."""
+    g = epsilon * (b.log() - torch.logsumexp((f[:, None] - cost) / epsilon, dim=0))
+    return epsilon * (a.log() - torch.logsumexp((g - cost) / epsilon, dim=1)), g
+
+
+def entropic_cost(cost: Tensor, a: Tensor, b: Tensor, epsilon: float | Tensor, iterations: int = 100) -> Tensor:
+    """min <P, C> + epsilon sum P log P over plans with marginals a and b, from a fixed number of iterations.
+
+    For training: no value is looked at, and the gradient is exact for what is returned, a lower bound of the optimum
+    that differs by the square of what the potentials lack. cost: (n, m); a: (n,), b: (m,), positive, of equal sums;
+    epsilon: positive. Returns a scalar, differentiable once (`dual_value`). Source: Cuturi 2013, arXiv 1306.0895.
+
+    >>> half = torch.full((2,), 0.5)
+    >>> entropic_cost(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), half, half, epsilon=0.01)
+    tensor(-0.0069)
+    """
+    with torch.no_grad():
+        potentials = (torch.zeros_like(a), torch.zeros_like(b))
+        for _ in range(iterations):
+            potentials = sinkhorn_step(cost, a, b, potentials[0], epsilon)
+    return dual_value(cost, a, b, potentials, epsilon)
+
+
+def sinkhorn(
+    cost: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    epsilon: float = 0.05,
+    tolerance: float | None = None,
+    iterations: int = 10_000,
+) -> Transport:
+    """min <P, C> + epsilon sum P log P over plans with marginals a and b, until these are met.
+
+    cost: (n, m); a: (n,), b: (m,), positive, of equal sums, None: uniform; epsilon: positive, in units of the cost;
+    tolerance: of `marginal_error`, None: 1e-9 or what the precision allows; iterations: at most so many. Raises
+    `TikhonError` for what is no transport problem. Source: Cuturi 2013, arXiv 1306.0895.
+
+    >>> found = sinkhorn(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), epsilon=0.5)
+    >>> found.plan, found.converged
+    (tensor([[0.4404, 0.0596],
+            [0.0596, 0.4404]]), True)
+    """
+    cost, a, b = checked_problem(cost, a, b)
+    checked_solver(epsilon, tolerance, iterations)
+    goal = default_tolerance(cost, epsilon) if tolerance is None else tolerance
+    done = 0
+    with torch.no_grad():
+        f, g = sinkhorn_step(cost, a, b, torch.zeros_like(a), epsilon)
+        for done in range(1, iterations + 1):
+            # after an iteration the rows are exact, and what the next needs of the columns says how far off they are
+            columns = torch.logsumexp((f[:, None] - cost) / epsilon, dim=0)
+            if done == iterations or float(((columns + g / epsilon).exp() - b).abs().sum()) <= goal:
+                break
+            g = epsilon * (b.log() - columns)
+            f = epsilon * (a.log() - torch.logsumexp((g - cost) / epsilon, dim=1))
+    return transport(cost, a, b, (f, g), epsilon, goal, done)
+
+
+def checked_solver(epsilon: float, tolerance: float | None, iterations: int) -> None:
+    """Refuse settings with which no solver can work."""
+    if not 0.0 < epsilon < float("inf"):
+        raise TikhonError(f"epsilon must be positive and finite, not {epsilon}.")
+    if tolerance is not None and not tolerance > 0.0:
+        raise TikhonError(f"tolerance must be positive, not {tolerance}.")
+    if iterations < 1:
+        raise TikhonError(f"iterations must be at least 1, not {iterations}.")
+
+
+def transport(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    potentials: Potentials,
+    epsilon: float,
+    tolerance: float,
+    iterations: int,
+    products: int = 0,
+) -> Transport:
+    """The result that belongs to these potentials of the entropic problem."""
+    with torch.no_grad():
+        plan = plan_of(cost, potentials, epsilon)
+        error = float(marginal_error(plan, a, b))
+        total = (plan * cost).sum()
+    value = dual_value(cost, a, b, potentials, epsilon)
+    return Transport(plan, potentials, value, total, error, iterations, error <= tolerance, products)
