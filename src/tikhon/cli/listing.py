@@ -40,7 +40,7 @@ def run(family: str | None, problem: str | None, *, as_json: bool) -> None:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)  # one space is enough
     table.add_column("name", no_wrap=True)
     table.add_column("class", no_wrap=True)
     table.add_column("year", no_wrap=True)
