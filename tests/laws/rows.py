@@ -17,11 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 import tikhon.math
 from tikhon.core.catalogue import catalogue, methods
 from tikhon.core.method import Method
 from tikhon.core.recipe import Recipe
+from tikhon.math.sinkhorn import Transport
+
+pytree.register_pytree_node(
+    Transport, lambda one: (list(vars(one).values()), None), lambda values, _: Transport(*values)
+)
 
 LAWS = {
     "neutral": "with its neutral arguments a method is plain training, to the bit",
@@ -87,6 +93,11 @@ ROWS: Mapping[str, Row] = {
         base=F.mse_loss,
         output=lambda scores: scores.reshape(-1, 2, 2),
         target=lambda labels: torch.arange(16.0).sin().reshape(4, 2, 2)[labels],
+    ),
+    "monge_gap": Row(
+        base=F.mse_loss,
+        output=lambda scores: scores.repeat(1, 9).reshape(-1, 1, 6, 6),
+        target=lambda labels: torch.linspace(-1.0, 1.0, 4)[labels].reshape(-1, 1, 1, 1).expand(-1, 1, 6, 6),
     ),
     "nested_dropout": Row(arguments={"scale": 8.0}),
     "pissa": Row(arguments={"rank": 2, "freeze": False}),
@@ -254,6 +265,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "mapo.likelihood_score": Function(lambda d: (d.positive(5, 2), 0.5)),
     "mapo.mapo_losses": Function(lambda d: (d.positive(5, 2), 0.1, 0.5, 10.0)),
     "mixup.mixup": Function(lambda d: (d.normal(4, 3), d.permutation(4), 0.3)),
+    "monge_gap.monge_gap": Function(lambda d: (d.normal(5, 2), d.normal(5, 2), 1.0)),
+    "monge_gap.squared_distances": Function(lambda d: (d.normal(4, 3), d.normal(5, 3))),
     "multi_sample_dropout.dropped": Function(lambda d: (d.normal(4, 3), 2, 0.0)),
     "nested_dropout.accuracy_by_kept": Function(
         lambda d: (d.normal(6, 4), d.labels(6, 3), d.normal(3, 4), d.normal(3)), differentiable=False
@@ -308,12 +321,55 @@ FUNCTIONS: Mapping[str, Function] = {
     "repa.interpolant": Function(lambda d: (d.normal(4, 3), d.normal(4, 3), 0.5 * d.positive(4), "cosine")),
     "repa.misalignment": Function(lambda d: (d.normal(4, 3, 5), d.normal(4, 3, 5))),
     "sam.ascent_offsets": Function(lambda d: (pair(d), 0.05), differentiable=False, vmap=False),
+    "sinkhorn.checked_problem": Function(lambda d: (d.positive(4, 3),), vmap=False, compiles=False),
+    "sinkhorn.default_tolerance": Function(
+        lambda d: (d.positive(4, 3), 0.1), differentiable=False, vmap=False, compiles=False
+    ),
+    "sinkhorn.dual_value": Function(
+        lambda d: (d.positive(4, 3), d.positive(4), d.positive(3), (d.normal(4), d.normal(3)), 1.0),
+        differentiable=False,
+    ),
+    "sinkhorn.entropic_cost": Function(
+        lambda d: (d.positive(4, 3), d.probabilities(4), d.probabilities(3), 1.0), differentiable=False
+    ),
+    "sinkhorn.marginal_error": Function(lambda d: (d.positive(4, 3), d.positive(4), d.positive(3))),
+    "sinkhorn.plan_of": Function(lambda d: (d.positive(4, 3), (d.normal(4), d.normal(3)), 1.0)),
+    "sinkhorn.sinkhorn": Function(
+        lambda d: (d.positive(4, 3), None, None, 1.0, 1e-12, 20), differentiable=False, vmap=False, compiles=False
+    ),
+    "sinkhorn.sinkhorn_step": Function(lambda d: (d.positive(4, 3), d.positive(4), d.positive(3), d.normal(4), 1.0)),
+    "sinkhorn.transport": Function(
+        lambda d: (d.positive(4, 3), d.positive(4), d.positive(3), (d.normal(4), d.normal(3)), 1.0, 1e-9, 1),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
+    "sinkhorn_newton_sparse.newton_direction": Function(
+        lambda d: (d.positive(4, 3) / 12.0, d.positive(4) / 4.0, d.positive(3) / 3.0, 1.0, 0.1),
+        differentiable=False,
+        bfloat16=False,
+        vmap=False,
+        compiles=False,
+    ),
+    "sinkhorn_newton_sparse.sinkhorn_newton_sparse": Function(
+        lambda d: (d.positive(4, 3), None, None, 1.0, 5, 0.5, 1e-12, 20),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
+    "sinkhorn_newton_sparse.sparsified": Function(lambda d: (d.positive(4, 3), 0.5)),
     "sorsa.nonorthonormality": Function(lambda d: ([*pair(d)[1:], d.normal(2, 4)],), vmap=False),
     "sorsa.sorsa_factors": Function(
         lambda d: (torch.diag(torch.arange(1.0, 5.0, dtype=torch.float64)) + 0.1 * d.normal(4, 4), 2),
         differentiable=False,
         bfloat16=False,
         vmap=False,
+    ),
+    "sparse_ot.delta_omega": Function(lambda d: (d.normal(5, 3), 0.5, 2)),
+    "sparse_ot.max_omega": Function(lambda d: (d.normal(5, 3), d.positive(3), 0.5, 2)),
+    "sparse_ot.sparse_columns": Function(lambda d: (d.normal(5, 3), d.positive(3), 0.5, 2)),
+    "sparse_ot.sparse_ot": Function(
+        lambda d: (d.positive(4, 3), None, None, None, 0.5), differentiable=False, vmap=False, compiles=False
     ),
     "stablemax.log_s": Function(lambda d: (d.normal(5, 3),)),
     "stablemax.log_stablemax": Function(lambda d: (d.normal(5, 3),)),
