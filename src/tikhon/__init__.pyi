@@ -33,6 +33,7 @@ from tikhon.measures.loki import frechet_predict as frechet_predict
 from tikhon.measures.neural_collapse import collapse as collapse
 from tikhon.measures.refined_schedule import refined_schedule as refined_schedule
 from tikhon.methods.continual.l2_anchor import L2Anchor as L2Anchor
+from tikhon.methods.divergence.monge_gap import MongeGap as MongeGap
 from tikhon.methods.domains.hessian_align import HessianAlignment as HessianAlignment
 from tikhon.methods.dynamics.ema import EMA as EMA
 from tikhon.methods.dynamics.ghost_bn import GhostBatchNorm as GhostBatchNorm
@@ -61,6 +62,8 @@ from tikhon.methods.weights.l1 import L1 as L1
 from tikhon.methods.weights.l2 import L2 as L2
 from tikhon.methods.weights.orth_conv import OrthogonalConv as OrthogonalConv
 from tikhon.methods.weights.weight_compander import WeightCompander as WeightCompander
+from tikhon.solvers.transport.sinkhorn_newton_sparse import sinkhorn_newton_sparse as sinkhorn_newton_sparse
+from tikhon.solvers.transport.sparse_ot import sparse_ot as sparse_ot
 
 __version__: str
 
