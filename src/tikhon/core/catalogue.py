@@ -1,7 +1,7 @@
 """The catalogue: everything that the library holds, found by its file.
 
-A method is a file of `methods/` with a `Method` in it. A solver, a measure, a block, or a study of no single method is a
-file of the folder of that name with a `card` and an `__all__` that begins with what the card speaks of.
+A method is a file of `methods/` with a `Method` in it. A solver, a measure, a block, or a study of no single method is
+a file of the folder of that name with a `card` and an `__all__` that begins with what the card speaks of.
 """
 
 from __future__ import annotations
