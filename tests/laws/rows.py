@@ -332,6 +332,12 @@ FUNCTIONS: Mapping[str, Function] = {
     "sinkhorn.entropic_cost": Function(
         lambda d: (d.positive(4, 3), d.probabilities(4), d.probabilities(3), 1.0), differentiable=False
     ),
+    "sinkhorn.implicit_potentials": Function(
+        lambda d: (d.positive(4, 3), d.positive(4), d.positive(3), (d.normal(4), d.normal(3)), d.positive(4, 3)),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
     "sinkhorn.marginal_error": Function(lambda d: (d.positive(4, 3), d.positive(4), d.positive(3))),
     "sinkhorn.plan_of": Function(lambda d: (d.positive(4, 3), (d.normal(4), d.normal(3)), 1.0)),
     "sinkhorn.sinkhorn": Function(

@@ -151,6 +151,31 @@ def test_the_gradient_of_the_value_is_that_of_solving_again(solver) -> None:
         assert float((gradient * move).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-5, abs=1e-9)
 
 
+@pytest.mark.parametrize("solver", [sinkhorn, sinkhorn_newton_sparse])
+def test_the_gradient_of_plan_and_potentials_is_that_of_unrolled_iterations(solver) -> None:
+    cost, generator = points(6, 5), torch.Generator().manual_seed(4)
+    a, b = (torch.rand(size, generator=generator, dtype=torch.float64) + 0.3 for size in (6, 5))
+    arguments = [one.clone().requires_grad_() for one in (cost, a / a.sum(), b / b.sum())]
+    weights = torch.randn(6, 5, generator=generator, dtype=torch.float64)
+    found = solver(*arguments, epsilon=0.1, tolerance=1e-13)
+    kernel, v = torch.exp(-arguments[0] / 0.1), torch.ones(5, dtype=torch.float64)
+    for _ in range(300):
+        u = arguments[1] / (kernel @ v)
+        v = arguments[2] / (kernel.T @ u)
+    plan = u[:, None] * kernel * v
+    sums = 0.1 * (u.log()[:, None] + v.log())
+    for ours, theirs in (
+        (found.plan, plan),
+        (found.potentials[0][:, None] + found.potentials[1], sums),
+        (found.cost * torch.ones_like(plan), (plan * arguments[0]).sum() * torch.ones_like(plan)),
+    ):
+        one = torch.autograd.grad((weights * ours).sum(), arguments, retain_graph=True)
+        other = torch.autograd.grad((weights * theirs).sum(), arguments, retain_graph=True)
+        torch.testing.assert_close(one[0], other[0], rtol=1e-7, atol=1e-9)
+        for mine, unrolled in zip(one[1:], other[1:], strict=True):  # along changes that keep the masses equal
+            torch.testing.assert_close(mine - mine.mean(), unrolled - unrolled.mean(), rtol=1e-7, atol=1e-9)
+
+
 def test_a_fixed_number_of_iterations_is_a_lower_bound_that_closes() -> None:
     cost = points(20)
     even = torch.full((20,), 0.05, dtype=torch.float64)

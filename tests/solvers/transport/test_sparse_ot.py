@@ -129,6 +129,29 @@ def test_the_gradient_of_the_value_is_that_of_solving_again() -> None:
         assert float((gradient * moved).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-8)
 
 
+@pytest.mark.parametrize(("k", "gamma"), [(None, 0.3), (4, 3.0)])
+def test_the_gradient_of_the_plan_is_that_of_solving_again(k, gamma) -> None:
+    given = problem(6, 6)
+    settings = {"k": k, "gamma": gamma, "tolerance": 1e-13}
+    arguments = [one.clone().requires_grad_() for one in given]
+    found = sparse_ot(*arguments, **settings)
+    assert found.marginal_error < 1e-12
+    assert (entries(found.plan) == k) == (k is not None)
+    generator = torch.Generator().manual_seed(3)
+    weights = torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    gradients = torch.autograd.grad((weights * found.plan).sum(), arguments)
+    assert gradients[0].abs().max() > 0.1
+    for place, gradient in enumerate(gradients):
+        move = torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
+        move = move if place == 0 else move - move.mean()  # the masses stay equal
+        ends = []
+        for sign in (1.0, -1.0):
+            changed = list(given)
+            changed[place] = changed[place] + sign * 1e-5 * move
+            ends.append(float((weights * sparse_ot(*changed, **settings).plan).sum()))
+        assert float((gradient * move).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-5, abs=1e-7)
+
+
 def test_float32_is_solved_as_float64() -> None:
     cost, a, b = problem()
     single = sparse_ot(cost.float(), a.float(), b.float(), gamma=0.1)

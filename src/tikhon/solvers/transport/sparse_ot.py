@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tikhon.core.card import Card
 from tikhon.core.errors import TikhonError
-from tikhon.math.sinkhorn import Transport, checked_problem, marginal_error
+from tikhon.math.sinkhorn import Transport, checked_problem, implicit_potentials, marginal_error
 
 __all__ = ["sparse_ot", "delta_omega", "max_omega", "sparse_columns"]
 
@@ -112,7 +112,8 @@ def sparse_ot(
     exact and have never more than k entries. Without k (quadratic transport) the rows are met to `tolerance`; with k
     the dual is not smooth where entries tie, and at its top the rows need not be met: `marginal_error` says by how much
     they are not, and `value` is the dual's, a lower bound of the primal one. L-BFGS may stop a few tenths of a percent
-    below the top there.
+    below the top there. Plan and potentials are differentiable on the entries that the plan has: with k, where the
+    rows are met.
 
     cost: (n, m); a: (n,), b: (m,), positive, of equal sums, None: uniform; k: in [1, n], None: no bound; gamma:
     positive: small is close to exact transport; tolerance: of `marginal_error`; iterations: of L-BFGS, at most. The
@@ -144,12 +145,16 @@ def sparse_ot(
         _, plan = _semi_dual(problem, f, k)
         g = -_threshold((f[:, None] - c).topk(k or n, dim=0).values, gamma * columns)
         error = float(marginal_error(plan, rows, columns))
-        total = (plan * c).sum()
-        f, g, plan, total = (one.to(cost) for one in (f, g, plan, total))
+        f, g, plan = (one.to(cost) for one in (f, g, plan))
     # the Lagrangian at the optimum: its value, and the gradient that the envelope theorem gives
     slack = f @ (a - plan.sum(1)) + g @ (b - plan.sum(0))
     value = (plan * cost).sum() + 0.5 * gamma * plan.square().sum() + slack
-    return Transport(plan, (f, g), value, total, error, done, error <= tolerance)
+    inside = (plan > 0).to(cost)
+    f, g = implicit_potentials(cost, a, b, (f, g), inside / gamma)
+    # what the solver found, in float64 if need be, with the derivative of (f_i + g_j - C_ij) / gamma where it is not 0
+    slope = inside * (f[:, None] + g - cost) / gamma
+    plan = plan + slope - slope.detach()
+    return Transport(plan, (f, g), value, (plan * cost).sum(), error, done, error <= tolerance)
 
 
 def _climbed(problem: Problem, start: Tensor, k: int | None, tolerance: float, iterations: int) -> tuple[Tensor, int]:
