@@ -29,6 +29,7 @@ from tikhon.core.target import Part as Part
 from tikhon.core.target import Target as Target
 from tikhon.core.terms import Term as Term
 from tikhon.core.terms import Terms as Terms
+from tikhon.measures.infomec import infomec as infomec
 from tikhon.measures.loki import frechet_predict as frechet_predict
 from tikhon.measures.neural_collapse import collapse as collapse
 from tikhon.measures.refined_schedule import refined_schedule as refined_schedule

@@ -254,6 +254,19 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.normal(6, 2, 3), 2, d.positive(2), d.normal(2), 1e-5), vmap=False
     ),
     "hessian_align.mismatch": Function(lambda d: (d.normal(3, 4), d.normal(4), torch.ones(3, dtype=torch.float64))),
+    "infomec.compactness": Function(lambda d: (d.positive(3, 4),)),
+    "infomec.infomec": Function(
+        lambda d: (torch.arange(12).reshape(6, 2) % 3, d.normal(6, 3).round(), True),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
+    "infomec.modularity": Function(lambda d: (d.positive(3, 4),)),
+    "infomec.mutual_information": Function(
+        lambda d: (d.labels(12, 3).reshape(6, 2), d.labels(18, 2).reshape(6, 3), 3, 2),
+        differentiable=False,
+        vmap=False,
+    ),
     "l2_anchor.anchor_penalty": Function(lambda d: (pair(d), pair(d), pair(d)), vmap=False),
     "l2_anchor.squared_gradients": Function(
         lambda d: (squared_error, {"w": d.normal(3)}, d.normal(4, 3), d.normal(4)),
