@@ -46,6 +46,7 @@ from tikhon.methods.generative.contractive import ReconstructionContractive as R
 from tikhon.methods.generative.repa import REPA as REPA
 from tikhon.methods.lowrank.pissa import PiSSA as PiSSA
 from tikhon.methods.lowrank.sorsa import SORSA as SORSA
+from tikhon.methods.mixing.adamixup import AdaMixUp as AdaMixUp
 from tikhon.methods.mixing.cutmix import CutMix as CutMix
 from tikhon.methods.mixing.mixup import MixUp as MixUp
 from tikhon.methods.preference.f_dpo import FDPO as FDPO

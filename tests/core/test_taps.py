@@ -177,3 +177,21 @@ def test_unknown_and_silent_taps_are_errors() -> None:
     ready(recipe, Unused())
     with pytest.raises(TikhonError, match="tap on 'spare' recorded nothing"):
         recipe.loss(*rows())
+
+
+def test_an_extra_pass_has_features_of_its_own() -> None:
+    class Looks(Reads):
+        def terms(self, output: Tensor, target: Any, step: Any) -> Any:
+            doubled, features = step.forward_with_taps(2.0 * step.inputs)
+            self.features += [doubled, features[self.at], step.tap(self.at)]
+            return {}
+
+    method = Looks()
+    recipe = Recipe(method)
+    model, _ = ready(recipe)
+    x, y = rows()
+    recipe.loss(x, y)
+    doubled, extra, first = method.features
+    torch.testing.assert_close(doubled, model(2.0 * x))
+    torch.testing.assert_close(extra.input, model[0](2.0 * x))
+    torch.testing.assert_close(first.input, model[0](x))

@@ -225,6 +225,9 @@ class Scores(nn.Module):
 
 
 FUNCTIONS: Mapping[str, Function] = {
+    "adamixup.intrusion_losses": Function(lambda d: (d.normal(5), d.normal(5))),
+    "adamixup.mixed_by_row": Function(lambda d: (d.normal(4, 3), d.permutation(4), d.positive(4) - 0.5)),
+    "adamixup.policy_share": Function(lambda d: (d.normal(4, 3), d.positive(4) - 0.5)),
     "contractive.log_density_difference": Function(lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.5)),
     "contractive.metropolis": Function(
         lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.1 * d.positive(4), 0.5), differentiable=False

@@ -112,13 +112,17 @@ class Run:
 
     def extra_pass(self, inputs: Any) -> Tensor:
         """A pass on the bare module that moves neither running statistics nor the global generator."""
+        return self.recorded_pass(inputs)[0]
+
+    def recorded_pass(self, inputs: Any) -> tuple[Tensor, dict[str, Feature]]:
+        """An extra pass and the features that the taps recorded in it."""
         random = RandomState.now(self.device)
-        features = self.features
+        outer = self.features
         try:
             with frozen_statistics(self.model), self.taps.recording() as self.features:
-                return self.output(self.model, inputs)
+                return self.output(self.model, inputs), self.features
         finally:
-            self.features = features
+            self.features = outer
             random.restore()
 
     @property

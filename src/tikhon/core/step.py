@@ -149,6 +149,10 @@ class Step:
         """An extra pass with gradient: batch statistics that move no running ones, and no random number spent."""
         return self._run.extra_pass(inputs)
 
+    def forward_with_taps(self, inputs: Any) -> tuple[Tensor, Mapping[str, Feature]]:
+        """An extra pass as `forward` makes it, and by name the features that the taps recorded in it."""
+        return self._run.recorded_pass(inputs)
+
     def output(self, model: Callable[..., Any], inputs: Any) -> Tensor:
         """The prediction of `model`, or of a function in its place, as this recipe reads it."""
         return self._run.output(model, inputs)
