@@ -23,6 +23,7 @@ _HOMES = {
     "OneOf": "combine",
     "Part": "target",
     "PerSampleMemory": "memory",
+    "Queue": "queue",
     "Recipe": "recipe",
     "Schedule": "strength",
     "Selected": "parameters",

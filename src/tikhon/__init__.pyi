@@ -17,6 +17,7 @@ from tikhon.core.parameters import Selected as Selected
 from tikhon.core.parameters import Snapshot as Snapshot
 from tikhon.core.parameters import Where as Where
 from tikhon.core.parameters import select as select
+from tikhon.core.queue import Queue as Queue
 from tikhon.core.recipe import Recipe as Recipe
 from tikhon.core.step import Step as Step
 from tikhon.core.strength import Schedule as Schedule
@@ -42,6 +43,7 @@ from tikhon.methods.dynamics.perp_grad import PerpGrad as PerpGrad
 from tikhon.methods.dynamics.sam import SAM as SAM
 from tikhon.methods.dynamics.stablemax import StableMax as StableMax
 from tikhon.methods.features.cs_ib import CSInformationBottleneck as CSInformationBottleneck
+from tikhon.methods.features.dr_tune import DRTune as DRTune
 from tikhon.methods.generative.contractive import ReconstructionContractive as ReconstructionContractive
 from tikhon.methods.generative.repa import REPA as REPA
 from tikhon.methods.lowrank.pissa import PiSSA as PiSSA
@@ -81,6 +83,7 @@ __all__ = [
     "OneOf",
     "Part",
     "PerSampleMemory",
+    "Queue",
     "Recipe",
     "Schedule",
     "Selected",

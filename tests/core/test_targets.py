@@ -121,3 +121,13 @@ def test_a_share_for_each_row_travels_with_its_row() -> None:
     mixed = Target((part,)).mix(torch.tensor([1, 0]), torch.tensor([0.5, 0.25]))
     torch.testing.assert_close(mixed.parts[0].share, torch.tensor([0.45, 0.05]))
     torch.testing.assert_close(mixed.parts[1].share, torch.tensor([0.2 * 0.5, 0.9 * 0.75]))
+
+
+def test_the_dominant_part_is_the_largest_share_and_the_own_sample_where_equal() -> None:
+    target = Target.of(torch.tensor([0, 1, 2, 3]))
+    assert torch.equal(target.dominant, target.value)
+    permutation = torch.tensor([1, 2, 3, 0])
+    mixed = target.mix(permutation, torch.tensor([0.4, 0.5, 0.6, 0.0]))
+    assert mixed.dominant.tolist() == [1, 1, 2, 0]
+    soft = Target.of(torch.eye(4)).mix(permutation, 0.3)
+    assert torch.equal(soft.dominant, torch.eye(4)[permutation])

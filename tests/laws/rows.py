@@ -246,6 +246,11 @@ FUNCTIONS: Mapping[str, Function] = {
     "data_diet.hardest": Function(lambda d: (d.normal(8), 0.5, 0.25), differentiable=False),
     "data_diet.max_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
     "data_diet.sum_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
+    "dr_tune.calibrated": Function(
+        lambda d: (d.normal(9, 3), d.normal(9, 3), torch.arange(9) % 2, d.normal(2, 3), d.positive(1)),
+        differentiable=False,
+    ),
+    "dr_tune.rotated": Function(lambda d: (d.normal(9, 3), d.normal(9, 3)), differentiable=False),
     "elr.clamped": Function(lambda d: (d.probabilities(5, 3),)),
     "elr.elr_penalty": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "elr.updated_memory": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3), 0.7)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,6 +85,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """The model as it is, apart from the one that trains: in eval mode and without gradients."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

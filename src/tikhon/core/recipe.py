@@ -21,6 +21,7 @@ from tikhon.core.method import Method, scalars
 from tikhon.core.objective import Objective, Total
 from tikhon.core.parameters import Selected, copy_into, every_parameter
 from tikhon.core.plan import Plan
+from tikhon.core.queue import Queue
 from tikhon.core.reading import Reading, read_output
 from tikhon.core.run import Run
 from tikhon.core.setup import refuse_model, refuse_optimizers, refuse_unknown_length
@@ -68,7 +69,7 @@ class Recipe:
             module
             for entry in self._plan.entries
             for module in entry.method.modules()
-            if isinstance(module, PerSampleMemory)
+            if isinstance(module, (PerSampleMemory, Queue))
         ]
         self._window = Window(self._memories, self._run)
         self._training = Training(self._plan, self._run, self._objective, self._window)
@@ -116,7 +117,7 @@ class Recipe:
                 self._run.taps.place(model, name, entry.key)
         self._added = [one for one in every_parameter(model) if id(one.leaf) not in before]
         for memory in self._memories:
-            if samples is not None:
+            if samples is not None and isinstance(memory, PerSampleMemory):
                 memory.reserve(samples)
         self._training.begin(model, samples)
         return model

@@ -83,6 +83,13 @@ class Target:
         """The id of each row's own sample, (B,)."""
         return self.parts[0].ids
 
+    @property
+    def dominant(self) -> Tensor:
+        """The value of the part that is most of its row, the own sample where shares are equal; (B, ...)."""
+        shares = [part.share * torch.ones(len(self), device=self.value.device) for part in self.parts]
+        values = torch.stack([part.value for part in self.parts])
+        return values[torch.stack(shares).argmax(0), torch.arange(len(self), device=self.value.device)]
+
     def mix(self, permutation: Tensor, share: float | Tensor) -> Target:
         """Row i becomes `share` of itself and `1 - share` of row `permutation[i]`; share: a float or (B,)."""
         kept = tuple(replace(part, share=part.share * share) for part in self.parts)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tikhon.core.errors import Diverged
 from tikhon.core.memory import PerSampleMemory
+from tikhon.core.queue import Queue
 from tikhon.core.run import Run
 from tikhon.core.terms import Term
 
@@ -20,7 +21,7 @@ Mark = tuple[int, list[int]]
 class Window:
     """Staged memories, the gradient of the penalties, and whether the last step was skipped."""
 
-    def __init__(self, memories: Sequence[PerSampleMemory], run: Run) -> None:
+    def __init__(self, memories: Sequence[PerSampleMemory | Queue], run: Run) -> None:
         self._memories = list(memories)
         self._run = run
         self._penalty: Tensor | None = None
