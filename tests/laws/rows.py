@@ -23,6 +23,7 @@ import tikhon.math
 from tikhon.core.catalogue import catalogue, methods
 from tikhon.core.method import Method
 from tikhon.core.recipe import Recipe
+from tikhon.math.power_law import PowerLaw
 from tikhon.math.sinkhorn import Transport
 
 pytree.register_pytree_node(
@@ -308,6 +309,13 @@ FUNCTIONS: Mapping[str, Function] = {
     "neural_collapse.variability": Function(lambda d: (d.normal(9, 2), torch.arange(3).repeat(3), 3), vmap=False),
     "norms.absolute_norm": Function(lambda d: (pair(d),), vmap=False),
     "norms.half_squared_norm": Function(lambda d: (pair(d),), vmap=False),
+    "one_epoch.steps_to_reach": Function(
+        lambda d: (
+            torch.logspace(0, 3, 5, dtype=torch.float64),
+            4.0 - d.positive(5).cumsum(0) / 2.0,
+            2.0 + d.positive(2),
+        )
+    ),
     "orth_conv.conv_orth_dist": Function(lambda d: (d.normal(3, 2, 3, 3), 1)),
     "orth_conv.deconv_orth_dist": Function(lambda d: (d.normal(3, 2, 3, 3), 2, 1)),
     "orth_conv.orth_dist": Function(lambda d: (d.normal(3, 4),)),
@@ -324,6 +332,16 @@ FUNCTIONS: Mapping[str, Function] = {
         differentiable=False,
         bfloat16=False,
         vmap=False,
+    ),
+    "power_law.fitted_power_law": Function(
+        lambda d: (torch.logspace(0, 3, 8, dtype=torch.float64), d.positive(8).sort(descending=True).values),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
+    "power_law.law_derivatives": Function(lambda d: (PowerLaw(*d.positive(3)), d.positive(5))),
+    "power_law.power_law_covariance": Function(
+        lambda d: (PowerLaw(*d.positive(3)), 4.0 * d.positive(6), d.positive(6)), bfloat16=False
     ),
     "precision.at_least_float32": Function(lambda d: (d.normal(4, 3),)),
     "preferences.sequence_log_probabilities": Function(
