@@ -59,8 +59,8 @@ def pictures(sources: Tensor) -> Tensor:
     row, column, size, brightness = sources.float().T[:, :, None]
 
     rows, columns = ((1.5 + 0.5 * size - (places - 2.0 - middle).abs()).clamp(0.0, 1.0) for middle in (row, column))
-    shape: Tensor = rows[:, :, None] * columns[:, None, :]
-    return (shape * (0.25 + 0.25 * brightness)[..., None]).flatten(1)
+    grey: Tensor = rows[:, :, None] * columns[:, None, :] * (0.25 + 0.25 * brightness)[..., None]
+    return grey.flatten(1)
 
 
 class AutoEncoder(nn.Module):
