@@ -188,9 +188,9 @@ class Function:
 
     differentiable: whether `gradcheck` holds at these inputs; in_place: it writes into its first argument, which is
     then its result; bfloat16: whether it takes bfloat16; vmap: whether `torch.func.vmap` can map it: it has no rule for
-    torch's fused operations on lists of parameters (whose product with one tensor has no working gradient either), nor
-    for a batch norm that keeps statistics; compiles: whether it compiles as a whole, which what looks at values before
-    it begins, or iterates until it is done, does not.
+    torch's fused operations on lists of parameters (whose product with one tensor has no working gradient either), for
+    fused attention, nor for a batch norm that keeps statistics; compiles: whether it compiles as a whole, which what
+    looks at values before it begins, or iterates until it is done, does not.
     """
 
     arguments: Callable[[Draw], tuple[Any, ...]]
@@ -423,6 +423,13 @@ FUNCTIONS: Mapping[str, Function] = {
     "stablemax.log_s": Function(lambda d: (d.normal(5, 3),)),
     "stablemax.log_stablemax": Function(lambda d: (d.normal(5, 3),)),
     "stablemax.s": Function(lambda d: (d.normal(5, 3),)),
+    "subsampled_attention.subsampled_attention": Function(
+        lambda d: (d.normal(2, 2, 5, 3), d.normal(2, 2, 5, 3), d.normal(2, 2, 5, 3), torch.tensor([1, 3]), True),
+        vmap=False,
+    ),
+    "subsampled_attention.windowed_attention": Function(
+        lambda d: (d.normal(2, 2, 5, 3), d.normal(2, 2, 5, 3), d.normal(2, 2, 5, 3), d.permutation(5), 2, True)
+    ),
     "weight_compander.companded": Function(lambda d: (d.normal(4, 3), d.positive(1), d.positive(1))),
     "weight_compander.expanded": Function(lambda d: (0.3 * d.normal(4, 3), d.positive(1) + 1.0, d.positive(1))),
     "wgsef.envelope": Function(lambda d: (d.positive(3, 5), 2)),
