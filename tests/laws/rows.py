@@ -430,6 +430,25 @@ FUNCTIONS: Mapping[str, Function] = {
     "subsampled_attention.windowed_attention": Function(
         lambda d: (d.normal(2, 2, 5, 3), d.normal(2, 2, 5, 3), d.normal(2, 2, 5, 3), d.permutation(5), 2, True)
     ),
+    "supervised_dictionary.joint_objective": Function(
+        lambda d: (
+            d.normal(4, 3),
+            d.normal(2, 3),
+            torch.linalg.qr(d.normal(4, 2))[0],
+            d.normal(6, 4),
+            torch.arange(6) % 3,
+            d.normal(6, 2),
+            0.5,
+            0.5,
+            "filter",
+        ),
+    ),
+    "supervised_dictionary.left_singular_vectors": Function(
+        lambda d: (torch.diag(torch.arange(1.0, 5.0, dtype=torch.float64)) + 0.1 * d.normal(4, 4), 2),
+        differentiable=False,
+        bfloat16=False,
+        vmap=False,
+    ),
     "weight_compander.companded": Function(lambda d: (d.normal(4, 3), d.positive(1), d.positive(1))),
     "weight_compander.expanded": Function(lambda d: (0.3 * d.normal(4, 3), d.positive(1) + 1.0, d.positive(1))),
     "wgsef.envelope": Function(lambda d: (d.positive(3, 5), 2)),
