@@ -71,6 +71,7 @@ from tikhon.methods.weights.weight_compander import WeightCompander as WeightCom
 from tikhon.solvers.structure.supervised_dictionary import SupervisedDictionary as SupervisedDictionary
 from tikhon.solvers.transport.sinkhorn_newton_sparse import sinkhorn_newton_sparse as sinkhorn_newton_sparse
 from tikhon.solvers.transport.sparse_ot import sparse_ot as sparse_ot
+from tikhon.studies.dynamics.corrupted_grokking import inverse_participation_ratio as inverse_participation_ratio
 from tikhon.studies.dynamics.one_epoch import steps_to_reach as steps_to_reach
 
 __version__: str

@@ -234,6 +234,8 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.1 * d.positive(4), 0.5), differentiable=False
     ),
     "contractive.score": Function(lambda d: (torch.tanh, d.normal(4, 2), 0.5)),
+    "corrupted_grokking.inverse_participation_ratio": Function(lambda d: (d.normal(4, 7),), bfloat16=False),
+    "corrupted_grokking.neuron_participation": Function(lambda d: (d.normal(4, 14), d.normal(7, 4)), bfloat16=False),
     "cs_ib.cs_conditional_divergence": Function(
         lambda d: (d.positive(4, 4), d.positive(4, 4), d.positive(4, 4), d.positive(4, 4))
     ),

@@ -18,11 +18,13 @@ STEPS = 4000
 WIDTH = 200
 
 
-def tables(seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def tables(
+    seed: int, modulus: int = MODULUS
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(inputs, target) for training, validation and test: pairs (a, b) as two one-hot vectors, and a + b mod p."""
-    a, b = (one.flatten() for one in torch.meshgrid(torch.arange(MODULUS), torch.arange(MODULUS), indexing="ij"))
-    inputs = torch.cat([F.one_hot(a, MODULUS), F.one_hot(b, MODULUS)], dim=1).float()
-    target = (a + b) % MODULUS
+    a, b = (one.flatten() for one in torch.meshgrid(torch.arange(modulus), torch.arange(modulus), indexing="ij"))
+    inputs = torch.cat([F.one_hot(a, modulus), F.one_hot(b, modulus)], dim=1).float()
+    target = (a + b) % modulus
     order = torch.randperm(len(target), generator=torch.Generator().manual_seed(seed_for("pairs", seed)))
     train, held = order[: int(TRAIN_SHARE * len(order))], order[int(TRAIN_SHARE * len(order)) :]
     parts = (train, held[::2], held[1::2])
