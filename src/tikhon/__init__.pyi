@@ -57,6 +57,7 @@ from tikhon.methods.preference.f_dpo import FDPO as FDPO
 from tikhon.methods.preference.flex_dpo import FlexDPO as FlexDPO
 from tikhon.methods.preference.mapo import MaPO as MaPO
 from tikhon.methods.selection.data_diet import DataDiet as DataDiet
+from tikhon.methods.sparsity.dhspg import DHSPG as DHSPG
 from tikhon.methods.sparsity.wgsef import GroupSparseEnvelope as GroupSparseEnvelope
 from tikhon.methods.stochastic.multi_sample_dropout import MultiSampleDropout as MultiSampleDropout
 from tikhon.methods.stochastic.nested_dropout import NestedDropout as NestedDropout

@@ -72,6 +72,21 @@ class Gated(nn.Module):
         return self.head(x + self.down(F.silu(self.gate(h)) * self.up(h)))
 
 
+class Transformer(nn.Module):
+    """The rows of an image as tokens of torch's own layers."""
+
+    def __init__(self, activation: Callable[[Tensor], Tensor] = F.gelu, shared: bool = False) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 12, 0.1, activation, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        if shared:
+            self.encoder.layers[1] = self.encoder.layers[0]
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(x[:, 0]).mean(dim=1))
+
+
 def mlp(activation: nn.Module) -> nn.Module:
     return nn.Sequential(
         nn.Flatten(), nn.Linear(64, 10), activation, nn.Dropout(0.5), nn.Linear(10, 6), nn.ReLU(), nn.Linear(6, 3)
@@ -93,6 +108,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "residual": Residual,
     "functional": Functional,
     "gated": Gated,
+    "transformer": Transformer,
 }
 LOST = {
     "mlp": {"1": 10, "4": 6},
@@ -101,6 +117,7 @@ LOST = {
     "residual": {"stem.0": 6, "blocks.0.conv1": 8, "blocks.1.conv1": 8},
     "functional": {"conv": 5, "fc1": 7},
     "gated": {"gate": 9},
+    "transformer": {"encoder.layers.0.linear1": 12, "encoder.layers.1.linear1": 12},
 }
 """The groups that can be removed, with their sizes, as a person reads them off the model."""
 
@@ -296,6 +313,17 @@ def test_columns_that_do_not_line_up_fix_units() -> None:
     assert all(group.fixed for group in units(across))
     unread = nn.Sequential(nn.Conv1d(1, 4, 3), nn.Flatten(0))
     assert all(group.fixed for group in units(unread))
+
+
+def test_feed_forward_parts_of_transformers_are_fixed_where_units_do_not_stand_alone() -> None:
+    across = {g.name: g.fixed for g in units(Transformer(activation=lambda x: x.softmax(dim=-1)))}
+    assert "its activation is not known" in across["encoder.layers.0.linear1"]
+    shared = {g.name: g.fixed for g in units(Transformer(shared=True))}
+    assert "used more than once" in shared["encoder.layers.0.linear1"]
+    silent = randomised(Transformer(activation=nn.Sigmoid())).eval()  # each removed unit sends on sigmoid(bias)
+    kept = silence(silent, every=False)
+    expected = silent(images())
+    torch.testing.assert_close(remove(silent, kept)(images()), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_units_that_are_not_silent_are_not_removed() -> None:

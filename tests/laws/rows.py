@@ -74,6 +74,7 @@ ROWS: Mapping[str, Row] = {
         target=lambda labels: torch.linspace(-1.0, 1.0, 4)[labels].reshape(-1, 1, 1, 1).expand(-1, 1, 6, 6),
     ),
     "cs_ib": Row(base=F.mse_loss, target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels]),
+    "dhspg": Row(arguments={"strength": 5.0}),
     "ema": Row(arguments={"decay": 0.5}, neutral={}),
     "f_dpo": Row(
         arguments={"divergence": "js"},
@@ -254,6 +255,9 @@ FUNCTIONS: Mapping[str, Function] = {
         differentiable=False,
     ),
     "dr_tune.rotated": Function(lambda d: (d.normal(9, 3), d.normal(9, 3)), differentiable=False),
+    "dhspg.dual_strengths": Function(lambda d: (d.positive(5), d.normal(5), d.positive(5), 0.1, 1.1, 10.0)),
+    "dhspg.redundancy": Function(lambda d: (d.positive(5), d.normal(5), d.positive(5))),
+    "dhspg.redundant_units": Function(lambda d: (d.normal(6), (4, 2), 0.5), differentiable=False),
     "elr.clamped": Function(lambda d: (d.probabilities(5, 3),)),
     "elr.elr_penalty": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "elr.updated_memory": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3), 0.7)),

@@ -3,21 +3,24 @@
 A unit is an output feature of an `nn.Linear` or an output channel of a convolution. The model is traced once; its units
 flow through channel-wise operations (activations, dropout, batch norm, pooling, flattening) to the layers that consume
 them. An addition or product of two layers' outputs couples their units: they stay or go together. Whatever is not known
-to be channel-wise (concatenation, layer norm, attention, the model's own output) fixes the units that enter it.
+to be channel-wise (concatenation, layer norm, attention, the model's own output) fixes the units that enter it. Of
+torch's transformer layers the hidden units of the feed-forward part are units; attention heads are not, because
+`nn.MultiheadAttention` is as wide as its heads together by definition.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from tikhon.core.errors import TikhonError, near_misses
+from tikhon.math.precision import at_least_float32
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
@@ -37,6 +40,8 @@ POOLS_OF_CONSTANTS = (
 )
 POOLS_OF_ZEROS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 """Pooling that keeps a channel of zeros, but with padding not a channel of another constant."""
+FEED_FORWARDS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+"""Modules that compute linear2(dropout(activation(linear1(x)))) inside."""
 
 # Functions and tensor methods, by name; a trailing underscore (in place) is taken off before the look-up.
 ELEMENTWISE = re.compile(
@@ -116,6 +121,15 @@ def unit_norms(parameters: Sequence[Tensor]) -> Tensor:
     rows = [torch.linalg.vector_norm(one.reshape(len(one), -1), dim=1, dtype=dtype) for one in parameters]
     norms: Tensor = torch.linalg.vector_norm(torch.stack(rows), dim=0)
     return norms
+
+
+def unit_products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """(size,): the inner product of each unit's rows over all these parameters together, in float32 at least."""
+    rows = [
+        (at_least_float32(a) * at_least_float32(b)).reshape(len(a), -1).sum(dim=1)
+        for a, b in zip(first, second, strict=True)
+    ]
+    return torch.stack(rows).sum(dim=0)
 
 
 def trace(model: nn.Module, part: str = "") -> Units:
@@ -294,6 +308,9 @@ class _Flow:
 
     def _module(self, node: fx.Node) -> _Value | None:
         module = self.root.get_submodule(str(node.target))
+        for inside, block in module.named_modules():
+            if isinstance(block, FEED_FORWARDS):
+                self._feed_forward(node, f"{node.target}.{inside}".rstrip("."), block)
         source = node.args[0] if len(node.args) == 1 and not node.kwargs else None
         value = self.values.get(source) if isinstance(source, fx.Node) else None
         if isinstance(module, LAYERS):
@@ -339,6 +356,21 @@ class _Flow:
         self.spaces.append(_Space(size, [name], fixed=f"it is {_unsuited(shared, grouped)}" * (shared or grouped)))
         return _Value(len(self.spaces) - 1, "last" if isinstance(layer, nn.Linear) else "first", constant)
 
+    def _feed_forward(
+        self, node: fx.Node, name: str, block: nn.TransformerEncoderLayer | nn.TransformerDecoderLayer
+    ) -> None:
+        """The hidden units between two layers that no other module sees."""
+        first, second = f"{self.prefix}{name}.linear1", f"{self.prefix}{name}.linear2"
+        layer, activation = block.linear1, block.activation
+        known = isinstance(activation, ACTIVATIONS) or bool(ELEMENTWISE.fullmatch(_torch_name(activation)))
+        why = "" if known else "its activation is not known to treat units one by one"
+        if self._shared(node, block):
+            why = f"it is {_unsuited(shared=True, grouped=False)}"
+        size = len(layer.weight)
+        constant = layer.weight.new_zeros(size) if layer.bias is None else layer.bias.detach().clone()
+        self.constants[second] = activation(constant) if known else torch.full_like(constant, torch.nan)
+        self.spaces.append(_Space(size, [first], consumers=[Consumer(second, 1)], fixed=why))
+
     def _shared(self, node: fx.Node, module: nn.Module) -> bool:
         tied = any(id(parameter) in self.tied for parameter in module.parameters())
         return tied or self.calls[str(node.target)] > 1
@@ -373,15 +405,13 @@ def _only_zero(constant: Tensor) -> Tensor:
 
 def _function_name(node: fx.Node) -> str:
     """The plain name of a function or method of torch; "" for functions that are not torch's."""
-    if node.op == "call_method":
-        return str(node.target).rstrip("_")
-    target: Callable[..., Any] | str = node.target
-    home = getattr(target, "__module__", None) or "torch"
-    return (
-        getattr(target, "__name__", "").rstrip("_")
-        if home.partition(".")[0] in ("torch", "_operator", "builtins")
-        else ""
-    )
+    return str(node.target).rstrip("_") if node.op == "call_method" else _torch_name(node.target)
+
+
+def _torch_name(function: object) -> str:
+    home = getattr(function, "__module__", None) or "torch"
+    known = home.partition(".")[0] in ("torch", "_operator", "builtins")
+    return getattr(function, "__name__", "").rstrip("_") if known else ""
 
 
 def _reads_batch_size(node: fx.Node) -> bool:

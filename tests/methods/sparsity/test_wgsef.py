@@ -309,7 +309,7 @@ def test_it_copies_and_pickles() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
     recipe, _ = prepared(model)
     method = recipe.methods["wgsef"]
-    assert copy.deepcopy(method)._groups == pickle.loads(pickle.dumps(method))._groups == method._groups
+    assert copy.deepcopy(method)._removable == pickle.loads(pickle.dumps(method))._removable == method._removable
 
 
 def test_frozen_layers_are_left_alone() -> None:

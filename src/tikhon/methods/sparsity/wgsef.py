@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import pad_sequence
 
 from tikhon.core.card import Card
 from tikhon.core.errors import TikhonError
 from tikhon.core.method import Method
-from tikhon.core.parameters import Where, select
-from tikhon.core.pruning import plan_of_zeros, remove
+from tikhon.core.parameters import Where
+from tikhon.core.pruning import remove
+from tikhon.core.removable import Removable, find_removable
 from tikhon.core.step import Step
 from tikhon.core.strength import Schedule, Strength, checked
-from tikhon.core.units import UnitGroup, unit_norms, unit_parameters, units
+from tikhon.core.units import unit_norms
 from tikhon.math.shares import capped_shares
 
 
@@ -120,47 +120,20 @@ class GroupSparseEnvelope(Method):
         self.where = where
         self.plan: dict[str, Tensor] = {}
         """After export: group name -> kept units, for `tikhon.core.pruning.apply_plan` on a fresh model."""
-        self._groups: tuple[UnitGroup, ...] = ()
-        self._part = ""
+        self._removable = Removable()
 
     def check(self, model: nn.Module) -> None:
         # Here and not in `prepare`: this is the model as it was written, before any surgery that tracing cannot read.
-        found = self._trace(model)
-        chosen = {one.name.rpartition(".")[0] for one in select(model, self.where) if one.attribute == "weight"}
-        named = [group for group in found if chosen.intersection(group.producers)]
-        self._groups = tuple(group for group in named if not group.fixed)
-        if not self._groups:
-            reasons = "; ".join(f"{group.name}: {group.fixed}" for group in named[:5]) or "none is a traced layer"
-            raise TikhonError(
-                f"{self.key} can remove no units of the layers that where={self.where!r} names ({reasons})."
-            )
-        for group in self._groups:
-            for name in (*group.producers, *group.norms):
-                if parametrize.is_parametrized(model.get_submodule(name)):
-                    raise TikhonError(
-                        f"{self.key} makes weights zero, but {name} is parametrised and may not keep zero. Remove the "
-                        "parametrization, or leave the layer out with where=."
-                    )
-
-    def _trace(self, model: nn.Module) -> tuple[UnitGroup, ...]:
-        try:
-            self._part = ""
-            return units(model)
-        except TikhonError:
-            if not (isinstance(self.where, str) and self.where in dict(model.named_modules())):
-                raise
-            self._part = self.where
-            return units(model, self._part)
+        self._removable = find_removable(model, self.where, self.key)
 
     def after_step(self, model: nn.Module, step: Step) -> None:
         strength, keep = step.value(self.strength), step.value(self.keep)
         if strength == 0.0:
             return
-        owned = {one.name: one.leaf for one in step.select("all")}
-        groups = [group for group in self._groups if all(f"{name}.weight" in owned for name in group.producers)]
-        if not groups:
+        owned = self._removable.owned(step)
+        if not owned:
             return
-        members = [[owned[name] for name in unit_parameters(group) if name in owned] for group in groups]
+        groups, members = zip(*owned, strict=True)
         norms = pad_sequence([unit_norms(leaves) for leaves in members], batch_first=True)
         rates = [torch.as_tensor(step.learning_rate(leaves[0]), dtype=torch.float64) for leaves in members]
         counts = [max(1, round(keep * group.size if keep <= 1 else keep)) for group in groups]
@@ -171,6 +144,5 @@ class GroupSparseEnvelope(Method):
                 leaf.mul_(factor[: len(leaf)].reshape(-1, *[1] * (leaf.ndim - 1)))
 
     def export(self, model: nn.Module) -> nn.Module:
-        chosen = {group.name for group in self._groups}
-        self.plan = {name: kept for name, kept in plan_of_zeros(model, self._part).items() if name in chosen}
-        return remove(model, self.plan, self._part)
+        self.plan = self._removable.plan(model)
+        return remove(model, self.plan, self._removable.part)
