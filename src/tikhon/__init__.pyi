@@ -33,6 +33,7 @@ from tikhon.core.target import Target as Target
 from tikhon.core.terms import Term as Term
 from tikhon.core.terms import Terms as Terms
 from tikhon.measures.infomec import infomec as infomec
+from tikhon.measures.ibp_tightness import ibp_tightness as ibp_tightness
 from tikhon.measures.loki import frechet_predict as frechet_predict
 from tikhon.measures.neural_collapse import collapse as collapse
 from tikhon.measures.refined_schedule import refined_schedule as refined_schedule
@@ -56,6 +57,7 @@ from tikhon.methods.mixing.mixup import MixUp as MixUp
 from tikhon.methods.preference.f_dpo import FDPO as FDPO
 from tikhon.methods.preference.flex_dpo import FlexDPO as FlexDPO
 from tikhon.methods.preference.mapo import MaPO as MaPO
+from tikhon.methods.robust.ibp import IBPTraining as IBPTraining
 from tikhon.methods.selection.data_diet import DataDiet as DataDiet
 from tikhon.methods.sparsity.dhspg import DHSPG as DHSPG
 from tikhon.methods.sparsity.wgsef import GroupSparseEnvelope as GroupSparseEnvelope

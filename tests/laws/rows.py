@@ -24,6 +24,7 @@ from tikhon.core.catalogue import catalogue, methods
 from tikhon.core.method import Method
 from tikhon.core.recipe import Recipe
 from tikhon.math.power_law import PowerLaw
+from tikhon.core.strength import linear
 from tikhon.math.sinkhorn import Transport
 
 pytree.register_pytree_node(
@@ -89,6 +90,7 @@ ROWS: Mapping[str, Row] = {
         target=lambda labels: torch.arange(8.0).sin().reshape(4, 2)[labels],
     ),
     "hessian_align": Row(arguments={"domains": torch.arange(32) % 3, "alpha": 0.1, "beta": 0.1}),
+    "ibp": Row(arguments={"eps": linear(0.02, 0.1), "strength": 0.5}),
     "l2_anchor": Row(begin=lambda recipe: recipe.end_task()),
     "l2": Row(arguments={"strength": 0.1}),
     "mapo": Row(
@@ -281,6 +283,25 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.labels(12, 3).reshape(6, 2), d.labels(18, 2).reshape(6, 3), 3, 2),
         differentiable=False,
         vmap=False,
+    "ibp.excess_width": Function(lambda d: (d.positive(1)[0], [*d.positive(3)])),
+    "ibp.relu_imbalance": Function(lambda d: (d.normal(3, 4) - 0.2, d.normal(3, 4) + 0.2)),
+    "ibp_tightness.certified_accuracy": Function(
+        lambda d: (Scores(d), d.normal(5, 4), d.labels(5, 3), 0.1), differentiable=False, vmap=False, compiles=False
+    ),
+    "ibp_tightness.ibp_tightness": Function(
+        lambda d: (Scores(d), d.normal(5, 4)), differentiable=False, bfloat16=False, vmap=False, compiles=False
+    ),
+    "intervals.box_around": Function(lambda d: (d.positive(4, 3), 0.7, (0.0, 1.0))),
+    "intervals.linear_margins": Function(
+        lambda d: (d.normal(4, 3), d.positive(4, 3), d.normal(5, 3), d.normal(5), d.probabilities(4, 5))
+    ),
+    "intervals.margins": Function(lambda d: (d.normal(4, 3), d.positive(4, 3), d.probabilities(4, 3))),
+    "intervals.monotone_interval": Function(lambda d: (torch.tanh, d.normal(4, 3), d.positive(4, 3))),
+    "intervals.normalised_interval": Function(
+        lambda d: (d.normal(4, 3), d.positive(4, 3), d.normal(3), d.positive(3), d.normal(3), d.normal(3))
+    ),
+    "intervals.weighted_interval": Function(
+        lambda d: (F.linear, d.normal(4, 3), d.positive(4, 3), d.normal(5, 3), d.normal(5))
     ),
     "l2_anchor.anchor_penalty": Function(lambda d: (pair(d), pair(d), pair(d)), vmap=False),
     "l2_anchor.squared_gradients": Function(

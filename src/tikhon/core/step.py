@@ -157,6 +157,10 @@ class Step:
         """The prediction of `model`, or of a function in its place, as this recipe reads it."""
         return self._run.output(model, inputs)
 
+    def read(self, output: Any) -> Any:
+        """The prediction in what a model returned, as this recipe reads it."""
+        return self._run.read_output(output)
+
     def tap(self, name: str) -> Feature:
         """The feature recorded at the module called `name` in the pass in hand."""
         return self._run.taps.feature(self._run.features, name)
