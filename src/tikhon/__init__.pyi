@@ -2,6 +2,7 @@
 from tikhon import data as data
 from tikhon.blocks.stochastic.subsampled_attention import SubsampledAttention as SubsampledAttention
 from tikhon.blocks.structure.latent_quant import LatentQuantizer as LatentQuantizer
+from tikhon.blocks.structure.neural_ode import NeuralODE as NeuralODE
 from tikhon.core.card import Card as Card
 from tikhon.core.combine import During as During
 from tikhon.core.combine import OneOf as OneOf
@@ -32,8 +33,8 @@ from tikhon.core.target import Part as Part
 from tikhon.core.target import Target as Target
 from tikhon.core.terms import Term as Term
 from tikhon.core.terms import Terms as Terms
-from tikhon.measures.infomec import infomec as infomec
 from tikhon.measures.ibp_tightness import ibp_tightness as ibp_tightness
+from tikhon.measures.infomec import infomec as infomec
 from tikhon.measures.loki import frechet_predict as frechet_predict
 from tikhon.measures.neural_collapse import collapse as collapse
 from tikhon.measures.refined_schedule import refined_schedule as refined_schedule
@@ -54,6 +55,7 @@ from tikhon.methods.lowrank.sorsa import SORSA as SORSA
 from tikhon.methods.mixing.adamixup import AdaMixUp as AdaMixUp
 from tikhon.methods.mixing.cutmix import CutMix as CutMix
 from tikhon.methods.mixing.mixup import MixUp as MixUp
+from tikhon.methods.physics.solver_reg import SolverHeuristicReg as SolverHeuristicReg
 from tikhon.methods.preference.f_dpo import FDPO as FDPO
 from tikhon.methods.preference.flex_dpo import FlexDPO as FlexDPO
 from tikhon.methods.preference.mapo import MaPO as MaPO

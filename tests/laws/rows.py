@@ -20,11 +20,13 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 import tikhon.math
+from tikhon.blocks.structure.neural_ode import NeuralODE
 from tikhon.core.catalogue import catalogue, methods
 from tikhon.core.method import Method
 from tikhon.core.recipe import Recipe
 from tikhon.math.power_law import PowerLaw
 from tikhon.core.strength import linear
+from tikhon.math.runge_kutta import TABLEAUS
 from tikhon.math.sinkhorn import Transport
 
 pytree.register_pytree_node(
@@ -54,7 +56,8 @@ class Row:
     """arguments: what the laws make the method with, strong enough to act within three epochs of two steps;
     neutral: its neutral arguments, where `card.neutral` is not written as arguments; begin: what the caller does once
     the recipe is attached, where that is more than nothing; base, output, target: of a method that does not classify,
-    the base loss, what the network's four scores are read as, and what is made of the labels (in float)."""
+    the base loss, what the network's four scores are read as, and what is made of the labels (in float); network: what
+    is put into the network, in place, of a method that acts on layers of a kind of their own."""
 
     arguments: Mapping[str, Any] | None = None
     neutral: Mapping[str, Any] | None = None
@@ -62,9 +65,25 @@ class Row:
     base: Callable[..., Tensor] = F.cross_entropy
     output: Callable[[Tensor], Tensor] | None = None
     target: Callable[[Tensor], Tensor] = lambda labels: labels
+    network: Callable[[Any], None] = lambda network: None
 
 
 CLASSIFICATION = Row()
+
+
+class Turning(nn.Module):
+    """A field for neural ODEs that depends on time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(12, 12)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return torch.tanh(2.0 * self.inner(y)) * (1.0 + t[:, None])
+
+
+def with_neural_ode(network: Any) -> None:
+    network.hidden = nn.Sequential(network.hidden, NeuralODE(Turning(), rtol=1e-3, atol=1e-3))
 
 
 ROWS: Mapping[str, Row] = {
@@ -112,6 +131,11 @@ ROWS: Mapping[str, Row] = {
             "size": 12,
             "width": 8,
         }
+    ),
+    "solver_reg": Row(
+        base=F.mse_loss,
+        target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels],
+        network=with_neural_ode,
     ),
     "sorsa": Row(arguments={"rank": 2, "freeze": False}),
     "weight_compander": Row(arguments={"learned": True}),
@@ -211,6 +235,10 @@ def pair(d: Draw) -> list[Tensor]:
 
 def squared_error(weights: Mapping[str, Tensor], inputs: Tensor, value: Tensor) -> Tensor:
     return (weights["w"] @ inputs - value).square()
+
+
+def turning(t: Tensor, y: Tensor) -> Tensor:
+    return torch.sin(2.0 * y) + t[:, None]
 
 
 class Scores(nn.Module):
@@ -390,6 +418,20 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "repa.interpolant": Function(lambda d: (d.normal(4, 3), d.normal(4, 3), 0.5 * d.positive(4), "cosine")),
     "repa.misalignment": Function(lambda d: (d.normal(4, 3, 5), d.normal(4, 3, 5))),
+    "runge_kutta.attempted_step": Function(
+        lambda d: (turning, d.positive(4), d.normal(4, 3), d.positive(4), d.normal(4, 3), TABLEAUS["tsit5"]),
+    ),
+    "runge_kutta.first_size": Function(
+        lambda d: (turning, d.positive(4), d.normal(4, 3), d.normal(4, 3), d.positive(4), 1e-3, 1e-3),
+        differentiable=False,
+    ),
+    "runge_kutta.rms": Function(lambda d: (d.normal(4, 3),)),
+    "runge_kutta.solve": Function(
+        lambda d: (turning, d.normal(4, 3), 0.0, 1.0, 0.1, 0.1, TABLEAUS["tsit5"]),
+        differentiable=False,  # the lengths of steps are held fixed
+        vmap=False,
+        compiles=False,
+    ),
     "sam.ascent_offsets": Function(lambda d: (pair(d), 0.05), differentiable=False, vmap=False),
     "sinkhorn.checked_problem": Function(lambda d: (d.positive(4, 3),), vmap=False, compiles=False),
     "sinkhorn.default_tolerance": Function(
@@ -434,6 +476,11 @@ FUNCTIONS: Mapping[str, Function] = {
         compiles=False,
     ),
     "sinkhorn_newton_sparse.sparsified": Function(lambda d: (d.positive(4, 3), 0.5)),
+    "solver_reg.accumulated": Function(lambda d: (d.positive(5, 4), d.positive(5, 4), True)),
+    "solver_reg.at_random_time": Function(
+        lambda d: (d.positive(5, 4), d.positive(5, 4), d.probabilities(4)),
+        differentiable=False,  # a jump where the time crosses from one step into the next
+    ),
     "sorsa.nonorthonormality": Function(lambda d: ([*pair(d)[1:], d.normal(2, 4)],), vmap=False),
     "sorsa.sorsa_factors": Function(
         lambda d: (torch.diag(torch.arange(1.0, 5.0, dtype=torch.float64)) + 0.1 * d.normal(4, 4), 2),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .rows import METHODS, make
+from .rows import METHODS, make, problem_of
 from .training import BATCH, Training, batches, network, obeys, tensors
 
 STEPS = 3
 
 
 def trained(name, sizes, total):
-    training = Training.of(make(name), model=network(norm=False, dtype=torch.float64))
+    training = Training.of(make(name), model=network(norm=False, dtype=torch.float64, problem=problem_of(name)))
     for index, inputs, labels in batches(0, STEPS, torch.float64, training.problem):
         training.optimizer.zero_grad()
         for rows in torch.arange(BATCH).split(sizes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .rows import METHODS, make
+from .rows import METHODS, make, problem_of
 from .training import BATCH, STEPS, Training, batches, network, obeys
 
 HALF = 3
@@ -14,7 +14,7 @@ HALF = 3
 def fresh(name):
     """A training with something in every memory."""
     torch.manual_seed(0)
-    return Training.of(make(name), model=network(dtype=torch.float64)).until(HALF)
+    return Training.of(make(name), model=network(dtype=torch.float64, problem=problem_of(name))).until(HALF)
 
 
 def sample_losses(name, permutation):

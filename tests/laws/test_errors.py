@@ -106,9 +106,9 @@ def test_labels_that_do_not_fit(name, wrong, says):
 @pytest.mark.parametrize("name", WITH_IDS)
 def test_sample_ids_that_do_not_fit(name):
     with pytest.raises(tikhon.TikhonError, match="samples="):
-        tikhon.Recipe(make(name), base=problem_of(name).base).prepare(network())
+        tikhon.Recipe(make(name), base=problem_of(name).base).prepare(network(problem=problem_of(name)))
     with pytest.raises(tikhon.TikhonError, match="samples"):
-        tikhon.Recipe(make(name), base=problem_of(name).base).prepare(network(), samples=0)
+        tikhon.Recipe(make(name), base=problem_of(name).base).prepare(network(problem=problem_of(name)), samples=0)
     training, (index, inputs, labels) = trained(name)
     assert "indexed" in refused(training, inputs, labels, None)
     for wrong in (index - SAMPLES, index + SAMPLES, torch.where(index == index[0], -1, index)):
@@ -142,7 +142,7 @@ def test_scalars_that_are_none(name, scalar, value):
 @pytest.mark.parametrize(("name", "argument"), SELECTIONS)
 def test_names_of_layers_that_the_model_lacks(name, argument):
     method = methods()[name].load()(**(arguments_of(name) | {argument: "hidde"}))
-    model = network()
+    model = network(problem=problem_of(name))
     before = tensors(model)
     with pytest.raises(tikhon.TikhonError, match="'hidden"):
         tikhon.Recipe(method, base=problem_of(name).base).prepare(model, samples=SAMPLES)
@@ -152,7 +152,7 @@ def test_names_of_layers_that_the_model_lacks(name, argument):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_recipe_used_too_early_or_twice(name):
     (index, inputs, labels), *_ = batches(0, 1)
-    model = network()
+    model = network(problem=problem_of(name))
     recipe = tikhon.Recipe(make(name), base=problem_of(name).base)
     with pytest.raises(tikhon.TikhonError, match="prepare"):
         recipe.loss(inputs, labels, index=index)
@@ -162,7 +162,7 @@ def test_a_recipe_used_too_early_or_twice(name):
     with pytest.raises(tikhon.TikhonError, match="attach"):
         recipe.loss(inputs, labels, index=index)
     with pytest.raises(tikhon.TikhonError, match="prepared already"):
-        recipe.prepare(network(), samples=SAMPLES)
+        recipe.prepare(network(problem=problem_of(name)), samples=SAMPLES)
     optimizer = sgd(model.parameters())
     recipe.attach(optimizer, steps=STEPS, epochs=3)
     with pytest.raises(tikhon.TikhonError, match="attached already"):
@@ -171,7 +171,7 @@ def test_a_recipe_used_too_early_or_twice(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_an_optimizer_made_before_prepare(name):
-    model = network()
+    model = network(problem=problem_of(name))
     early = sgd(model.parameters())
     recipe = tikhon.Recipe(make(name), base=problem_of(name).base)
     recipe.prepare(model, samples=SAMPLES)

@@ -16,9 +16,11 @@ from .training import STEPS, Training, adamw, differing, network, obeys, plainly
 def test_neutral_is_plain_to_the_bit(name, optimizer):
     obeys(name, "neutral")
     torch.manual_seed(0)
-    expected = plainly(network(dropout=0.2), optimizer, 5, problem_of(name))
+    expected = plainly(network(dropout=0.2, problem=problem_of(name)), optimizer, 5, problem_of(name))
     torch.manual_seed(0)
-    trained = Training.of(make_neutral(name), model=network(dropout=0.2), optimizer=optimizer).until(5)
+    trained = Training.of(
+        make_neutral(name), model=network(dropout=0.2, problem=problem_of(name)), optimizer=optimizer
+    ).until(5)
     # Surgery renames weights: there the exported model is what can be compared.
     same_names = set(trained.model.state_dict()) == set(expected)
     found = trained.model if same_names else trained.recipe.export()
@@ -28,7 +30,7 @@ def test_neutral_is_plain_to_the_bit(name, optimizer):
 @pytest.mark.parametrize("name", METHODS)
 def test_its_arguments_change_training(name):
     torch.manual_seed(0)
-    expected = plainly(network(), sgd, STEPS, problem_of(name))
+    expected = plainly(network(problem=problem_of(name)), sgd, STEPS, problem_of(name))
     torch.manual_seed(0)
     trained = Training.of(make(name)).until(STEPS)
     assert differing(tensors(trained.recipe.export()), expected), (

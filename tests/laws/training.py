@@ -42,11 +42,15 @@ class Net(nn.Module):
         return self.head(self.dropout(F.relu(self.hidden(features.flatten(1)))))
 
 
-def network(norm: bool = True, dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> Net:
+def network(
+    norm: bool = True, dropout: float = 0.0, dtype: torch.dtype = torch.float32, problem: Row = CLASSIFICATION
+) -> Net:
     """The same initial weights at every call; the caller's global generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        return Net(norm, dropout).to(dtype)
+        made = Net(norm, dropout)
+        problem.network(made)
+        return made.to(dtype)
 
 
 def data(dtype: torch.dtype = torch.float32, problem: Row = CLASSIFICATION) -> tuple[Tensor, Tensor]:
@@ -101,7 +105,7 @@ class Training:
     ) -> Training:
         problem = problem or problem_of(*[method.key for method in methods])
         recipe = tikhon.Recipe(*methods, base=problem.base, output=problem.output, seed=5)
-        prepared = recipe.prepare(network() if model is None else model, samples=SAMPLES)
+        prepared = recipe.prepare(network(problem=problem) if model is None else model, samples=SAMPLES)
         chosen = optimizer(prepared.parameters())
         recipe.attach(chosen, model=compiled(prepared) if compiled else None, steps=STEPS, epochs=EPOCHS)
         for key in recipe.methods:

@@ -62,12 +62,13 @@ def _refuse_different(found: Tensor, expected: Tensor) -> None:
 
 
 def _refuse_traces(model: nn.Module) -> None:
-    """A finished model has nothing of tikhon in it but the blocks that its owner built it of."""
+    """A finished model has nothing of tikhon in it but what its owner built it of: blocks, and models of studies."""
     for name, module in model.named_modules():
         hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
         ours = [hook for hook in hooks if getattr(hook, "__module__", "").startswith("tikhon.")]
         kind = type(module).__module__
-        if (kind.startswith("tikhon.") and not kind.startswith("tikhon.blocks.")) or ours:
+        left = kind.startswith("tikhon.") and not kind.startswith(("tikhon.blocks.", "tikhon.studies."))
+        if left or ours:
             raise TikhonError(f"A method left something in {name or 'the model'}: its export is wrong, report it.")
 
 
