@@ -24,8 +24,8 @@ from tikhon.blocks.structure.neural_ode import NeuralODE
 from tikhon.core.catalogue import catalogue, methods
 from tikhon.core.method import Method
 from tikhon.core.recipe import Recipe
-from tikhon.math.power_law import PowerLaw
 from tikhon.core.strength import linear
+from tikhon.math.power_law import PowerLaw
 from tikhon.math.runge_kutta import TABLEAUS
 from tikhon.math.sinkhorn import Transport
 
@@ -311,6 +311,7 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.labels(12, 3).reshape(6, 2), d.labels(18, 2).reshape(6, 3), 3, 2),
         differentiable=False,
         vmap=False,
+    ),
     "ibp.excess_width": Function(lambda d: (d.positive(1)[0], [*d.positive(3)])),
     "ibp.relu_imbalance": Function(lambda d: (d.normal(3, 4) - 0.2, d.normal(3, 4) + 0.2)),
     "ibp_tightness.certified_accuracy": Function(
