@@ -21,6 +21,7 @@ _HOMES = {
     "Loss": "losses",
     "Method": "method",
     "OneOf": "combine",
+    "OutputLoss": "losses",
     "Part": "target",
     "PerSampleMemory": "memory",
     "Queue": "queue",
@@ -40,6 +41,7 @@ _HOMES = {
     "exponential": "strength",
     "fit": "fit",
     "linear": "strength",
+    "no_loss": "losses",
     "select": "parameters",
     "stepwise": "strength",
 }

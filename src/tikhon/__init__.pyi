@@ -13,7 +13,9 @@ from tikhon.core.fit import fit as fit
 from tikhon.core.losses import ClassLoss as ClassLoss
 from tikhon.core.losses import CustomLoss as CustomLoss
 from tikhon.core.losses import Loss as Loss
+from tikhon.core.losses import OutputLoss as OutputLoss
 from tikhon.core.losses import ValueLoss as ValueLoss
+from tikhon.core.losses import no_loss as no_loss
 from tikhon.core.memory import PerSampleMemory as PerSampleMemory
 from tikhon.core.method import Method as Method
 from tikhon.core.parameters import Selected as Selected
@@ -48,6 +50,7 @@ from tikhon.methods.dynamics.sam import SAM as SAM
 from tikhon.methods.dynamics.stablemax import StableMax as StableMax
 from tikhon.methods.features.cs_ib import CSInformationBottleneck as CSInformationBottleneck
 from tikhon.methods.features.dr_tune import DRTune as DRTune
+from tikhon.methods.features.mixed_barlow_twins import MixedBarlowTwins as MixedBarlowTwins
 from tikhon.methods.generative.contractive import ReconstructionContractive as ReconstructionContractive
 from tikhon.methods.generative.repa import REPA as REPA
 from tikhon.methods.lowrank.pissa import PiSSA as PiSSA
@@ -91,6 +94,7 @@ __all__ = [
     "Loss",
     "Method",
     "OneOf",
+    "OutputLoss",
     "Part",
     "PerSampleMemory",
     "Queue",
@@ -111,6 +115,7 @@ __all__ = [
     "exponential",
     "fit",
     "linear",
+    "no_loss",
     "select",
     "stepwise",
 ]

@@ -117,6 +117,11 @@ ROWS: Mapping[str, Row] = {
         output=lambda scores: scores.reshape(-1, 2, 2),
         target=lambda labels: torch.arange(16.0).sin().reshape(4, 2, 2)[labels],
     ),
+    "mixed_barlow_twins": Row(
+        arguments={"redundancy": 0.1},
+        base=F.mse_loss,
+        target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels],
+    ),
     "monge_gap": Row(
         base=F.mse_loss,
         output=lambda scores: scores.repeat(1, 9).reshape(-1, 1, 6, 6),
@@ -346,6 +351,11 @@ FUNCTIONS: Mapping[str, Function] = {
     "loki.frechet_scores": Function(lambda d: (d.probabilities(5, 3), d.positive(3, 4))),
     "mapo.likelihood_score": Function(lambda d: (d.positive(5, 2), 0.5)),
     "mapo.mapo_losses": Function(lambda d: (d.positive(5, 2), 0.1, 0.5, 10.0)),
+    "mixed_barlow_twins.barlow_twins": Function(lambda d: (d.normal(5, 3), d.normal(5, 3))),
+    "mixed_barlow_twins.mixing_gap": Function(
+        lambda d: (d.normal(5, 3), d.normal(5, 3), d.normal(5, 3), d.permutation(5), 0.3)
+    ),
+    "mixed_barlow_twins.standardised": Function(lambda d: (d.normal(5, 3), 1)),
     "mixup.mixup": Function(lambda d: (d.normal(4, 3), d.permutation(4), 0.3)),
     "monge_gap.monge_gap": Function(lambda d: (d.normal(5, 2), d.normal(5, 2), 1.0)),
     "monge_gap.squared_distances": Function(lambda d: (d.normal(4, 3), d.normal(5, 3))),

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from tikhon.core.errors import TikhonError
 from tikhon.core.target import Target
 
-Kind = Literal["classes", "values", "custom"]
+Kind = Literal["classes", "values", "custom", "output"]
 
 
 @runtime_checkable
@@ -259,6 +259,56 @@ class CustomLoss:
 
     def refuse(self, output: Tensor, value: Tensor) -> bool:
         return False
+
+
+@dataclass(frozen=True, eq=False)
+class OutputLoss:
+    """A loss of the output alone, for training without labels: output -> loss of every sample, (B,).
+
+    With it `recipe.loss(inputs)` needs no target; one that is given is not looked at.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    kind: Kind = "output"
+
+    def scores(self, output: Tensor) -> Tensor:
+        return output
+
+    def hard(self, scores: Tensor, value: Tensor) -> Tensor:
+        losses = self.function(scores)
+        if losses.shape != scores.shape[:1]:
+            raise TikhonError(
+                f"A loss of the output alone must return one loss for every sample, {tuple(scores.shape[:1])}; it gave "
+                f"{tuple(losses.shape)}. Leave the reduction to the recipe."
+            )
+        return losses
+
+    def soft(self, scores: Tensor, probabilities: Tensor) -> Tensor:
+        raise TikhonError("A loss of the output alone has no classes to spread probability over.")
+
+    def even(self, scores: Tensor, value: Tensor) -> Tensor:
+        raise TikhonError("A loss of the output alone has no classes to spread probability over.")
+
+    def mass(self, value: Tensor) -> Tensor | None:
+        return None
+
+    def probabilities(self, output: Tensor) -> Tensor:
+        raise TikhonError("A loss of the output alone has no class probabilities.")
+
+    def mean(self, output: Tensor, value: Tensor) -> Tensor:
+        return self.hard(output, value).mean()
+
+    def refuse(self, output: Tensor, value: Tensor) -> bool:
+        return False
+
+
+def _zero(output: Tensor) -> Tensor:
+    """0 for every sample, with a gradient of zero; an output that is not finite still shows."""
+    return (0.0 * output).reshape(len(output), -1).sum(1)
+
+
+no_loss = OutputLoss(_zero)
+"""The base loss where the terms of methods are everything, as in self-supervised learning."""
 
 
 _ELEMENTWISE: dict[type[nn.Module], Callable[..., Tensor]] = {

@@ -25,14 +25,16 @@ def _find(batch: Any, place: str | Callable[[Any], Any], what: str) -> Any:
 
 
 class Reading:
-    """Splits what a loader gives into inputs, target and sample ids."""
+    """Splits what a loader gives into inputs, target and sample ids; where no label is needed, the target is None."""
 
-    def __init__(self, inputs: Place, target: Place, index: Place) -> None:
-        self._inputs, self._target, self._index = inputs, target, index
+    def __init__(self, inputs: Place, target: Place, index: Place, labelled: bool = True) -> None:
+        self._inputs, self._target, self._index, self._labelled = inputs, target, index, labelled
 
     def read(self, batch: Any, target: Any, index: Any) -> tuple[Any, Any, Any]:
         if target is not None:
             return batch, target, index
+        if not self._labelled:
+            return self._without_labels(batch, index)
         if isinstance(batch, Mapping) or self._target is not None:
             return self._from_keys(batch, index)
         if isinstance(batch, (list, tuple)) and len(batch) == 2:
@@ -51,16 +53,30 @@ class Reading:
                 "for example tk.Recipe(..., target='labels')."
             )
         target = _find(batch, self._target, "target")
-        if index is None and self._index is not None:
-            index = _find(batch, self._index, "index")
-        elif index is None and isinstance(batch, Mapping):
-            index = batch.get("index")
-        if self._inputs is not None:
-            return _find(batch, self._inputs, "inputs"), target, index
-        if not isinstance(batch, Mapping):
+        if self._inputs is None and not isinstance(batch, Mapping):
             raise TikhonError("Say where the inputs are in the batch: tk.Recipe(..., inputs=..., target=...).")
+        return self._inputs_of(batch), target, self._index_of(batch, index)
+
+    def _without_labels(self, batch: Any, index: Any) -> tuple[Any, None, Any]:
+        if self._inputs is None and not isinstance(batch, (Mapping, Tensor)):
+            raise TikhonError(
+                "Without labels a batch is a tensor or a mapping of inputs. Say where these are in a "
+                f"{type(batch).__name__}, for example tk.Recipe(..., inputs=lambda batch: batch[0])."
+            )
+        return self._inputs_of(batch), None, self._index_of(batch, index)
+
+    def _inputs_of(self, batch: Any) -> Any:
+        if self._inputs is not None:
+            return _find(batch, self._inputs, "inputs")
+        if not isinstance(batch, Mapping):
+            return batch
         used = {self._target, self._index, "index"}
-        return {key: value for key, value in batch.items() if key not in used}, target, index
+        return {key: value for key, value in batch.items() if key not in used}
+
+    def _index_of(self, batch: Any, index: Any) -> Any:
+        if index is None and self._index is not None:
+            return _find(batch, self._index, "index")
+        return batch.get("index") if index is None and isinstance(batch, Mapping) else index
 
 
 def read_output(place: Place) -> Callable[[Any], Tensor]:

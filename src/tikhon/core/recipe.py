@@ -26,6 +26,7 @@ from tikhon.core.reading import Reading, read_output
 from tikhon.core.run import Run
 from tikhon.core.setup import refuse_model, refuse_optimizers, refuse_unknown_length
 from tikhon.core.state import load_state, save_state
+from tikhon.core.target import rows_alone
 from tikhon.core.training import Batch, Training
 from tikhon.core.window import Window
 
@@ -34,9 +35,9 @@ class Recipe:
     """Methods that regularise one training, in whatever loop it runs.
 
     methods: any sensible set, in any order; `base`: the loss function of the task: `F.cross_entropy` (the default),
-    another loss of torch, or your own function (output, target) -> one loss a sample, (B,); `seed`: from which every
-    random draw of the methods follows. `inputs`, `target`, `index` and `output` say where these are in your batches and
-    model outputs: keys, or functions of the batch (of the output).
+    another loss of torch, your own function (output, target) -> one loss a sample, (B,), or `no_loss` where the terms
+    of methods are everything; `seed`: from which every random draw of the methods follows. `inputs`, `target`, `index`
+    and `output` say where these are in your batches and model outputs: keys, or functions of the batch (of the output).
 
     >>> recipe = Recipe()
     >>> model = recipe.prepare(nn.Linear(3, 2))
@@ -59,11 +60,12 @@ class Recipe:
         output: str | Callable[[Any], Any] | None = None,
     ) -> None:
         self._base, smoothing = as_loss(base)
-        self._reading = Reading(inputs, target, index)
         self._run = Run(self._base, seed, read_output(output))
         self._plan = Plan(methods, self._run, self._base.kind)
         for entry in self._plan.of("loss_function"):
             self._run.loss = entry.method.loss_function(self._run.loss)
+        self._reading = Reading(inputs, target, index, labelled=self._run.loss.kind != "output")
+        smoothing = smoothing if self._run.loss.kind == "classes" else 0.0  # a method may have taken the labels away
         self._objective = Objective(self._plan, self._run, self._run.loss, smoothing)
         self._memories = [
             module
@@ -170,12 +172,18 @@ class Recipe:
         inputs, target: a batch, or the whole batch as the loader gave it in `inputs`; index: (B,) sample ids;
         weight: (B,) sample weights; total: the mass of the whole optimizer step over micro-batches and processes (sum
         of weights or of counted positions), so that micro-batch losses add up; model: the wrapper to call, if it is
-        not the attached one. Without gradient or in eval mode this is the plain base loss, and moves nothing.
+        not the attached one. Without gradient or in eval mode this is the plain base loss, and moves nothing. Where the
+        loss in training is one of the output alone (`OutputLoss`), training needs no target.
         """
         run = self._run
         inputs, target, index = self._reading.read(inputs, target, index)
         called = model if model is not None else self._wrapper if self._wrapper is not None else run.model
-        if not (torch.is_grad_enabled() and run.model.training):
+        training = torch.is_grad_enabled() and run.model.training
+        if target is None:
+            if not training and self._base.kind != "output":
+                raise TikhonError("Without gradient or in eval mode this is the base loss, and that needs a target.")
+            target = rows_alone(inputs)
+        if not training:
             output = run.output(called, inputs)
             self._base.refuse(output, target)
             return self._base.mean(output, target)
@@ -199,7 +207,8 @@ class Recipe:
         def pairs() -> Iterator[tuple[Any, Tensor]]:
             for batch in () if batches is None else batches:
                 inputs, target, _ = self._reading.read(batch, None, None)
-                yield map_tensors(lambda values: values.to(run.device), inputs), target.to(run.device)
+                inputs = map_tensors(lambda values: values.to(run.device), inputs)
+                yield inputs, rows_alone(inputs) if target is None else target.to(run.device)
 
         for entry in self._plan.of("task_end"):
             with run.during("task_end"), torch.no_grad():
