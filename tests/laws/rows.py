@@ -265,6 +265,10 @@ FUNCTIONS: Mapping[str, Function] = {
     "adamixup.intrusion_losses": Function(lambda d: (d.normal(5), d.normal(5))),
     "adamixup.mixed_by_row": Function(lambda d: (d.normal(4, 3), d.permutation(4), d.positive(4) - 0.5)),
     "adamixup.policy_share": Function(lambda d: (d.normal(4, 3), d.positive(4) - 0.5)),
+    "class_relation_kd.transfer_weights": Function(
+        lambda d: (d.normal(5, 4), 2, torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)),
+        differentiable=False,
+    ),
     "contractive.log_density_difference": Function(lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.5)),
     "contractive.metropolis": Function(
         lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.1 * d.positive(4), 0.5), differentiable=False
@@ -285,6 +289,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "data_diet.hardest": Function(lambda d: (d.normal(8), 0.5, 0.25), differentiable=False),
     "data_diet.max_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
     "data_diet.sum_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
+    "distillation.distillation_losses": Function(lambda d: (d.normal(5, 3), d.normal(5, 3), 2.0)),
     "dr_tune.calibrated": Function(
         lambda d: (d.normal(9, 3), d.normal(9, 3), torch.arange(9) % 2, d.normal(2, 3), d.positive(1)),
         differentiable=False,
