@@ -82,6 +82,7 @@ from tikhon.solvers.transport.sinkhorn_newton_sparse import sinkhorn_newton_spar
 from tikhon.solvers.transport.sparse_ot import sparse_ot as sparse_ot
 from tikhon.studies.dynamics.corrupted_grokking import inverse_participation_ratio as inverse_participation_ratio
 from tikhon.studies.dynamics.one_epoch import steps_to_reach as steps_to_reach
+from tikhon.studies.dynamics.scaling_crossover import crossover as crossover
 
 __version__: str
 

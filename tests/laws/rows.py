@@ -397,6 +397,17 @@ FUNCTIONS: Mapping[str, Function] = {
     "orth_conv.orthogonality": Function(lambda d: (d.normal(4, 2, 3, 3), 2)),
     "perp_grad.orthogonal_to": Function(lambda d: (pair(d), pair(d)), vmap=False),
     "perp_grad.with_norms_of": Function(lambda d: (pair(d), pair(d)), vmap=False),
+    "scaling_crossover.crossover": Function(
+        lambda d: (
+            torch.logspace(0, 3, 8, dtype=torch.float64),
+            0.2 + 3.0 * torch.logspace(0, -1.5, 8, dtype=torch.float64) + 0.01 * d.normal(8),
+            0.5 + 2.0 * torch.logspace(0, -1.5, 8, dtype=torch.float64) + 0.01 * d.normal(8),
+        ),
+        differentiable=False,
+        bfloat16=False,
+        vmap=False,
+        compiles=False,
+    ),
     "shares.capped_shares": Function(
         lambda d: (d.positive(3, 5), d.positive(3, 1), 2.0 * torch.ones(3, 1, dtype=torch.float64), d.positive(3, 5)),
         bfloat16=False,
