@@ -42,6 +42,7 @@ from tikhon.measures.neural_collapse import collapse as collapse
 from tikhon.measures.refined_schedule import refined_schedule as refined_schedule
 from tikhon.methods.continual.l2_anchor import L2Anchor as L2Anchor
 from tikhon.methods.divergence.monge_gap import MongeGap as MongeGap
+from tikhon.methods.domains.eata import EATA as EATA
 from tikhon.methods.domains.hessian_align import HessianAlignment as HessianAlignment
 from tikhon.methods.dynamics.ema import EMA as EMA
 from tikhon.methods.dynamics.ghost_bn import GhostBatchNorm as GhostBatchNorm

@@ -117,3 +117,12 @@ def test_a_state_of_another_number_of_samples_is_refused() -> None:
     other.reserve(4)
     with pytest.raises(TikhonError, match="3 samples, this one 4"):
         other.load_state_dict(memory.state_dict())
+
+
+def test_a_memory_of_a_fixed_number_of_rows_is_not_one_a_sample() -> None:
+    memory = PerSampleMemory(rows=1)
+    memory.reserve(100)
+    memory.write(torch.tensor([0]), torch.ones(1, 3))
+    memory.commit()
+    assert memory.table is not None
+    assert memory.table.tolist() == [[1.0, 1.0, 1.0]]

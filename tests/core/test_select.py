@@ -37,6 +37,7 @@ class Net(nn.Module):
         ("head", ["head.bias"]),  # its weight is the embedding's, and goes by its first name
         ("layers.0", ["layers.0.weight", "layers.0.bias"]),
         ("layers", [f"layers.{number}.{kind}" for number in (0, 1, 2) for kind in ("weight", "bias")]),
+        ("norms", ["layers.1.weight", "layers.1.bias"]),
         (nn.Linear, ["layers.0.weight", "layers.2.weight", "header.weight"]),
         (nn.Embedding, ["embed.weight"]),
         (("embed", nn.Linear), ["embed.weight", "layers.0.weight", "layers.2.weight", "header.weight"]),

@@ -95,6 +95,11 @@ ROWS: Mapping[str, Row] = {
     ),
     "cs_ib": Row(base=F.mse_loss, target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels]),
     "dhspg": Row(arguments={"strength": 5.0}),
+    "eata": Row(
+        arguments={"margin": 0.999, "similarity": 0.999, "where": "all"},
+        base=F.mse_loss,
+        target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels],
+    ),
     "ema": Row(arguments={"decay": 0.5}, neutral={}),
     "f_dpo": Row(
         arguments={"divergence": "js"},
@@ -298,13 +303,25 @@ FUNCTIONS: Mapping[str, Function] = {
     "dhspg.dual_strengths": Function(lambda d: (d.positive(5), d.normal(5), d.positive(5), 0.1, 1.1, 10.0)),
     "dhspg.redundancy": Function(lambda d: (d.positive(5), d.normal(5), d.positive(5))),
     "dhspg.redundant_units": Function(lambda d: (d.normal(6), (4, 2), 0.5), differentiable=False),
+    "eata.moved_mean": Function(
+        lambda d: (d.probabilities(3), d.probabilities(5, 3), torch.tensor([True, False, True, True, False]), 0.9)
+    ),
+    "eata.reliability": Function(lambda d: (d.positive(5), 0.5)),
+    "eata.reliable_and_new": Function(
+        lambda d: (d.probabilities(5, 3), d.probabilities(3), d.positive(5), 1.0, 0.9), differentiable=False
+    ),
     "elr.clamped": Function(lambda d: (d.probabilities(5, 3),)),
     "elr.elr_penalty": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "elr.updated_memory": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3), 0.7)),
     "ema.moved_average": Function(lambda d: (pair(d), pair(d), 0.9), in_place=True),
+    "entropy.softmax_entropy": Function(lambda d: (d.normal(5, 3),)),
     "f_dpo.f_dpo_losses": Function(lambda d: (d.normal(5, 2), 0.5, "js")),
     "f_dpo.implicit_reward": Function(lambda d: (d.normal(5, 2), "alpha", 0.3)),
     "flex_dpo.flex_dpo_losses": Function(lambda d: (d.normal(5, 2), 0.5, 0.2)),
+    "fisher.anchor_penalty": Function(lambda d: (pair(d), pair(d), pair(d)), vmap=False),
+    "fisher.squared_gradients": Function(
+        lambda d: (squared_error, {"w": d.normal(3)}, d.normal(4, 3), d.normal(4)),
+    ),
     "ghost_bn.normalised_chunks": Function(
         lambda d: (d.normal(6, 2, 3), 2, d.positive(2), d.normal(2), 1e-5), vmap=False
     ),

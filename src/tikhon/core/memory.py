@@ -1,4 +1,4 @@
-"""Per-sample memory: one row for each training sample, written when a step really happens."""
+"""Per-sample memory: one row for each training sample, or a few of a method's own, written when a step happens."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ Gather = Callable[[Tensor], Tensor]
 class PerSampleMemory(nn.Module):
     """A table (samples, ...) on the model's device.
 
+    rows: how many rows there are where they are no samples', such as 1 for a running mean; None is one a sample.
+
     `write` stages rows: this step's `read` sees them, the table does not hold them before `commit`. Of repeated ids
     the last wins. A row that is not finite is never staged. No operation synchronises with the host.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int | None = None) -> None:
         super().__init__()
-        self.samples = 0
+        self.samples = rows or 0
+        self._per_sample = rows is None
         self.table: Tensor | None
         self.register_buffer("table", None, persistent=False)  # its shape is not known before the state is read
         self._ids: list[Tensor] = []
@@ -32,7 +35,8 @@ class PerSampleMemory(nn.Module):
 
     def reserve(self, samples: int) -> None:
         """Say how many samples there are; the width follows from the first rows written."""
-        self.samples = samples
+        if self._per_sample:
+            self.samples = samples
 
     def _allocate(self, row: Tensor) -> None:
         self.table = torch.zeros(self.samples, *row.shape[1:], dtype=row.dtype, device=row.device)

@@ -14,12 +14,14 @@ from torch.nn.utils import parametrize
 from tikhon.core.errors import TikhonError, near_misses
 from tikhon.core.passes import unwrapped
 
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
 Where = str | type[nn.Module] | tuple["str | type[nn.Module]", ...] | Callable[[str, Tensor], bool]
 """A selection of parameters.
 
-"weights": tensors of two or more dimensions, so neither biases nor norms; "all": every parameter; a glob over
-parameter or module names ("layers.*.weight", "head"); a module class (`nn.Conv2d`: its weights); a tuple of these
-(any of them); or a function (name, parameter) -> bool.
+"weights": tensors of two or more dimensions, so neither biases nor norms; "norms": scale and shift of normalisation
+layers; "all": every parameter; a glob over parameter or module names ("layers.*.weight", "head"); a module class
+(`nn.Conv2d`: its weights); a tuple of these (any of them); or a function (name, parameter) -> bool.
 """
 
 
@@ -84,6 +86,8 @@ def _matches(where: Where, chosen: Selected) -> bool:
         return True
     if where == "weights":
         return chosen.leaf.ndim >= 2
+    if where == "norms":
+        return isinstance(chosen.module, NORMS)
     module_name = chosen.name.rpartition(".")[0]
     return (
         fnmatch.fnmatchcase(chosen.name, where)
@@ -106,6 +110,15 @@ def select(model: nn.Module, where: Where = "weights") -> list[Selected]:
         hint = near_misses(where, [chosen.name for chosen in candidates]) if isinstance(where, str) else ""
         raise TikhonError(f"where={where!r} selects no trainable parameter of {type(model).__name__}. {hint}".strip())
     return found
+
+
+def freeze_others(model: nn.Module, where: Where) -> list[nn.Parameter]:
+    """Let no parameter train but those that `where` names; returns those that no longer do."""
+    kept = {id(one.leaf) for one in select(model, where)}
+    frozen = [one for one in model.parameters() if one.requires_grad and id(one) not in kept]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return frozen
 
 
 def effective_weights(chosen: Sequence[Selected]) -> dict[str, Tensor]:

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 import tikhon
-from tikhon.methods.continual import l2_anchor
-from tikhon.methods.continual.l2_anchor import anchor_penalty
+from tikhon.math import fisher
+from tikhon.math.fisher import anchor_penalty
 
 DOUBLE = torch.float64
 
@@ -98,7 +98,7 @@ def brute_force_fisher(model: nn.Module, inputs: Tensor, target: Tensor) -> dict
 
 @pytest.mark.parametrize("at_once", [1, 10**9])
 def test_the_fisher_is_the_mean_of_squared_gradients_of_samples(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(l2_anchor, "GRADIENTS_AT_ONCE", at_once)
+    monkeypatch.setattr(fisher, "GRADIENTS_AT_ONCE", at_once)
     model, (inputs, target) = classifier(), classes()
     anchor = tikhon.L2Anchor(where="all", fisher=True)
     recipe = attached(model, anchor)
