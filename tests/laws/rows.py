@@ -148,6 +148,18 @@ ROWS: Mapping[str, Row] = {
         network=with_neural_ode,
     ),
     "sorsa": Row(arguments={"rank": 2, "freeze": False}),
+    "virtual_outlier": Row(
+        arguments={
+            "strength": 1.0,
+            "inner": -3.0,
+            "outer": -1.0,
+            "neighbours": 3,
+            "edge": 4,
+            "offsets": 8,
+            "per_class": 4,
+        },
+        begin=lambda recipe: recipe.end_task([(torch.arange(576.0).sin().reshape(16, 1, 6, 6), torch.arange(16) % 4)]),
+    ),
     "weight_compander": Row(arguments={"learned": True}),
     "wgsef": Row(arguments={"strength": 3.0, "keep": 0.4}),
 }
@@ -386,6 +398,8 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.normal(6, 4), d.labels(6, 3), d.normal(3, 4), d.normal(3)), differentiable=False
     ),
     "nested_dropout.keep_first": Function(lambda d: (d.normal(4, 6), torch.tensor(2))),
+    "neighbours.kth_squared_distance": Function(lambda d: (d.normal(4, 3), d.normal(5, 3), 2)),
+    "neighbours.loneliest": Function(lambda d: (d.normal(4, 3), d.normal(5, 3), 2, 3), differentiable=False),
     "neural_collapse.alignment": Function(lambda d: (d.normal(3, 4), d.normal(3, 4))),
     "neural_collapse.collapse": Function(
         lambda d: (d.normal(9, 4), torch.arange(3).repeat(3), d.normal(3, 4)),
@@ -566,6 +580,10 @@ FUNCTIONS: Mapping[str, Function] = {
         differentiable=False,
         bfloat16=False,
         vmap=False,
+    "virtual_outlier.energy": Function(lambda d: (d.normal(4, 3),)),
+    "virtual_outlier.energy_hinge": Function(lambda d: (d.normal(4, 3),)),
+    "virtual_outlier.virtual_outliers": Function(
+        lambda d: (d.normal(6, 3), 0.5 * d.normal(4, 3), 5, 2, 3), differentiable=False
     ),
     "weight_compander.companded": Function(lambda d: (d.normal(4, 3), d.positive(1), d.positive(1))),
     "weight_compander.expanded": Function(lambda d: (0.3 * d.normal(4, 3), d.positive(1) + 1.0, d.positive(1))),
