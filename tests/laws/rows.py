@@ -134,6 +134,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "nested_dropout": Row(arguments={"scale": 8.0}),
     "pissa": Row(arguments={"rank": 2, "freeze": False}),
+    "policy_noise_mask": Row(arguments={"strength": 1.0, "grid": (3, 3)}),
     "repa": Row(
         arguments={
             "features": torch.linspace(-1.0, 1.0, 160).sin().reshape(32, 5),
@@ -460,6 +461,12 @@ FUNCTIONS: Mapping[str, Function] = {
     "power_law.power_law_covariance": Function(
         lambda d: (PowerLaw(*d.positive(3)), 4.0 * d.positive(6), d.positive(6)), bfloat16=False
     ),
+    "policy_noise_mask.beta_log_density": Function(
+        lambda d: (d.positive(4, 3) / 2.0, d.positive(4, 3), d.positive(4, 3)),
+        bfloat16=False,
+    ),
+    "policy_noise_mask.policy_losses": Function(lambda d: (d.normal(4), d.normal(4))),
+    "policy_noise_mask.spread": Function(lambda d: (d.positive(2, 3, 3), (6, 7))),
     "precision.at_least_float32": Function(lambda d: (d.normal(4, 3),)),
     "preferences.sequence_log_probabilities": Function(
         lambda d: (d.normal(3, 4, 5), d.labels(12, 5).reshape(3, 4), d.labels(12, 2).reshape(3, 4).bool())
