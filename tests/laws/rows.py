@@ -339,6 +339,12 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.normal(6, 2, 3), 2, d.positive(2), d.normal(2), 1e-5), vmap=False
     ),
     "hessian_align.mismatch": Function(lambda d: (d.normal(3, 4), d.normal(4), torch.ones(3, dtype=torch.float64))),
+    "hyres.hyres": Function(
+        lambda d: (d.normal(8, 8, 3),), differentiable=False, bfloat16=False, vmap=False, compiles=False
+    ),
+    "hyres.noise_deviation": Function(lambda d: (d.normal(9, 3),), bfloat16=False),
+    "hyres.soft_threshold": Function(lambda d: (d.normal(4, 3), 0.3)),
+    "hyres.sure_threshold": Function(lambda d: (d.normal(8, 3),), differentiable=False),
     "infomec.compactness": Function(lambda d: (d.positive(3, 4),)),
     "infomec.infomec": Function(
         lambda d: (torch.arange(12).reshape(6, 2) % 3, d.normal(6, 3).round(), True),
@@ -592,6 +598,9 @@ FUNCTIONS: Mapping[str, Function] = {
     "virtual_outlier.virtual_outliers": Function(
         lambda d: (d.normal(6, 3), 0.5 * d.normal(4, 3), 5, 2, 3), differentiable=False
     ),
+    "wavelets.inverse_wavelet2d": Function(lambda d: (d.normal(2, 4, 8), 2, 2)),
+    "wavelets.wavelet2d": Function(lambda d: (d.normal(2, 4, 8), 2, 2)),
+    "wavelets.wavelet_matrix": Function(lambda d: (6, 3, d.normal(1)), differentiable=False, vmap=False),
     "weight_compander.companded": Function(lambda d: (d.normal(4, 3), d.positive(1), d.positive(1))),
     "weight_compander.expanded": Function(lambda d: (0.3 * d.normal(4, 3), d.positive(1) + 1.0, d.positive(1))),
     "wgsef.envelope": Function(lambda d: (d.positive(3, 5), 2)),
