@@ -70,8 +70,8 @@ from tikhon.methods.sparsity.dhspg import DHSPG as DHSPG
 from tikhon.methods.sparsity.wgsef import GroupSparseEnvelope as GroupSparseEnvelope
 from tikhon.methods.stochastic.multi_sample_dropout import MultiSampleDropout as MultiSampleDropout
 from tikhon.methods.stochastic.nested_dropout import NestedDropout as NestedDropout
-from tikhon.methods.targets.class_relation_kd import ClassRelationKD as ClassRelationKD
 from tikhon.methods.stochastic.policy_noise_mask import PolicyNoiseMask as PolicyNoiseMask
+from tikhon.methods.targets.class_relation_kd import ClassRelationKD as ClassRelationKD
 from tikhon.methods.targets.elr import ELR as ELR
 from tikhon.methods.targets.label_smoothing import LabelSmoothing as LabelSmoothing
 from tikhon.methods.targets.ps_kd import PSKD as PSKD
@@ -87,6 +87,7 @@ from tikhon.solvers.transport.sparse_ot import sparse_ot as sparse_ot
 from tikhon.studies.dynamics.corrupted_grokking import inverse_participation_ratio as inverse_participation_ratio
 from tikhon.studies.dynamics.one_epoch import steps_to_reach as steps_to_reach
 from tikhon.studies.dynamics.scaling_crossover import crossover as crossover
+from tikhon.studies.features.pretraining_advantage import factor_model as factor_model
 
 __version__: str
 

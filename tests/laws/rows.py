@@ -28,6 +28,7 @@ from tikhon.core.strength import linear
 from tikhon.math.power_law import PowerLaw
 from tikhon.math.runge_kutta import TABLEAUS
 from tikhon.math.sinkhorn import Transport
+from tikhon.studies.features.pretraining_advantage import FactorModel
 
 pytree.register_pytree_node(
     Transport, lambda one: (list(vars(one).values()), None), lambda values, _: Transport(*values)
@@ -477,6 +478,15 @@ FUNCTIONS: Mapping[str, Function] = {
     "preferences.sequence_log_probabilities": Function(
         lambda d: (d.normal(3, 4, 5), d.labels(12, 5).reshape(3, 4), d.labels(12, 2).reshape(3, 4).bool())
     ),
+    "pretraining_advantage.factor_model": Function(
+        lambda d: (torch.diag(torch.arange(1.0, 6.0, dtype=torch.float64)) + 0.1 * d.normal(5, 5), 2), bfloat16=False
+    ),
+    "pretraining_advantage.gradient_steps": Function(
+        lambda d: (d.normal(6, 3), d.normal(6), 0.1), differentiable=False, bfloat16=False
+    ),
+    "pretraining_advantage.posterior_mean": Function(
+        lambda d: (d.normal(4, 5), FactorModel(d.normal(5), d.normal(5, 2), d.positive(1)[0])), bfloat16=False
+    ),
     "ps_kd.known": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "ps_kd.softened": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3), 0.5)),
     "refined_schedule.closed_form": Function(lambda d: (d.positive(6),)),
@@ -593,6 +603,7 @@ FUNCTIONS: Mapping[str, Function] = {
         differentiable=False,
         bfloat16=False,
         vmap=False,
+    ),
     "virtual_outlier.energy": Function(lambda d: (d.normal(4, 3),)),
     "virtual_outlier.energy_hinge": Function(lambda d: (d.normal(4, 3),)),
     "virtual_outlier.virtual_outliers": Function(
