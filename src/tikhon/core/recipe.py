@@ -15,7 +15,7 @@ from tikhon.core.batches import map_tensors
 from tikhon.core.combine import During
 from tikhon.core.errors import TikhonError
 from tikhon.core.hooks import StepHooks, attachable
-from tikhon.core.losses import as_loss
+from tikhon.core.losses import Loss, as_loss
 from tikhon.core.memory import PerSampleMemory
 from tikhon.core.method import Method, scalars
 from tikhon.core.objective import Objective, Total
@@ -83,6 +83,11 @@ class Recipe:
     def methods(self) -> dict[str, Method]:
         """The methods by key."""
         return {entry.key: entry.method for entry in self._plan.entries}
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The prepared model; None before `prepare`."""
+        return self._run.model if self._run.prepared else None
 
     @property
     def step(self) -> int:
@@ -229,6 +234,11 @@ class Recipe:
             for name, strength in scalars(entry.method).items():
                 values[f"{entry.key}/{name}"] = entry.step.value(strength)
         return values
+
+    @property
+    def criterion(self) -> Loss:
+        """The loss function that the recipe trains with."""
+        return self._run.loss
 
     def probabilities(self, output: Tensor) -> Tensor:
         """Class probabilities (B, K) of model outputs, by the loss function that the recipe trains with."""

@@ -1,0 +1,1 @@
+"""Other people's training loops: one thin file for each, imported only where that library is installed."""

@@ -1,0 +1,128 @@
+"""Lightning: the plain loop's weights, accumulation, resuming, validation of the finished model, and logs."""
+
+from __future__ import annotations
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch.nn import functional as F
+
+from tikhon.integrations.lightning import RecipeCallback
+
+from .common import BATCH, EPOCHS, SAMPLES, loader, network, optimizer, plainly, recipe, same
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Module(lightning.LightningModule):
+    def __init__(self, mine) -> None:
+        super().__init__()
+        self.net, self.mine, self.seen = network(), [mine], []
+
+    def training_step(self, batch, batch_idx):
+        return self.mine[0].loss(batch)
+
+    def validation_step(self, batch, batch_idx):
+        self.seen.append(F.cross_entropy(self.net(batch[1]), batch[2]))
+
+    def configure_optimizers(self):
+        return optimizer(self.net.parameters())
+
+
+def trainer(folder, *callbacks, epochs=EPOCHS, **settings):
+    return lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+        **{"logger": False, "enable_checkpointing": False, **settings},
+    )
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_weights_of_the_plain_loop(tmp_path, accumulate) -> None:
+    mine = recipe()
+    module = Module(mine)
+    callback = RecipeCallback(mine, at="net", samples=SAMPLES)
+    trainer(tmp_path, callback, accumulate_grad_batches=accumulate).fit(module, loader())
+    expected, model = plainly(accumulate)
+    same(module.net, model)
+    assert mine.step == expected.step
+    assert mine.epoch == EPOCHS
+    same(mine.export(), expected.export())
+
+
+def test_a_resumed_run_has_the_weights_of_an_undisturbed_one(tmp_path) -> None:
+    third = recipe()
+    undisturbed = Module(third)
+    files = ModelCheckpoint(tmp_path, "{epoch}", every_n_epochs=1, save_top_k=-1)
+    callbacks = RecipeCallback(third, at="net", samples=SAMPLES), files
+    trainer(tmp_path, *callbacks, enable_checkpointing=True).fit(undisturbed, loader())
+    path = tmp_path / "epoch=0.ckpt"
+    assert "RecipeCallback" in "".join(torch.load(path, weights_only=True)["callbacks"])
+    second = recipe()
+    module = Module(second)
+    rest = trainer(tmp_path, RecipeCallback(second, at="net", samples=SAMPLES))
+    rest.fit(module, loader(), ckpt_path=path)
+    assert second.step == third.step
+    same(module.net, undisturbed.net)
+    same(second.export(), third.export())
+
+
+def test_validation_sees_the_average_and_training_goes_on_with_the_trained_weights(tmp_path) -> None:
+    mine = recipe()
+    module = Module(mine)
+    training = trainer(tmp_path, RecipeCallback(mine, at="net", samples=SAMPLES), num_sanity_val_steps=0)
+    training.fit(module, loader(), loader())
+    _, model = plainly()
+    same(module.net, model)
+    losses = torch.stack(module.seen).reshape(EPOCHS, -1)
+    with mine.deployed() as deployed:
+        deployed.eval()
+        last = torch.stack([F.cross_entropy(deployed(x), y) for _, x, y in loader()])
+    torch.testing.assert_close(losses[-1], last)
+    trained = torch.stack([F.cross_entropy(module.net.eval()(x), y) for _, x, y in loader()])
+    assert not torch.allclose(last, trained)
+
+
+@pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
+def test_what_the_recipe_knows_is_logged(tmp_path, kind) -> None:
+    mine = recipe()
+    logged = []
+    logger = kind(tmp_path)
+    write = logger.log_metrics
+    logger.log_metrics = lambda values, step=None: (logged.append((step, dict(values))), write(values, step))
+    training = trainer(
+        tmp_path, RecipeCallback(mine, at="net", samples=SAMPLES), logger=logger, log_every_n_steps=6, epochs=2
+    )
+    training.fit(Module(mine), loader())
+    ours = [(step, values) for step, values in logged if "loss/task" in values]
+    assert [step for step, _ in ours] == [6, 12]
+    assert 0.0 < ours[0][1]["elr/strength"] < ours[1][1]["elr/strength"] <= 3.0
+
+
+def test_an_exception_in_validation_leaves_the_trained_weights(tmp_path) -> None:
+    mine = recipe()
+
+    class Broken(Module):
+        def validation_step(self, batch, batch_idx):
+            raise RuntimeError("broken")
+
+    module = Broken(mine)
+    trained = {}
+
+    class Keep(lightning.Callback):
+        def on_train_batch_end(self, *_):
+            trained.update({name: value.clone() for name, value in module.net.state_dict().items()})
+
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer(tmp_path, RecipeCallback(mine, at="net", samples=SAMPLES), Keep(), num_sanity_val_steps=0).fit(
+            module, loader(), loader()
+        )
+    assert mine.step == SAMPLES // BATCH
+    assert all(torch.equal(value, trained[name]) for name, value in module.net.state_dict().items())
+    assert not torch.equal(mine.export()[0].weight, trained["0.weight"])

@@ -1,0 +1,167 @@
+"""Hugging Face's Trainer: the plain loop's weights, accumulation, resuming, evaluation, logs, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PretrainedConfig, Trainer, TrainerCallback, TrainingArguments
+
+import tikhon
+from tikhon import TikhonError
+from tikhon.integrations.transformers import RecipeTrainer
+
+from .common import BATCH, EPOCHS, SAMPLES, data, loader, network, plainly, recipe, same
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Net(nn.Module):
+    """A model in Hugging Face's manner: keywords in, a dict out, with its own loss where labels are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.config = network(), PretrainedConfig()
+
+    def forward(self, x, labels=None, **kwargs):
+        logits = self.net(x)
+        return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+class Rows(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, number: int):
+        x, y = data()
+        return {"x": x[number], "labels": int(y[number])}
+
+
+class InOrder(RecipeTrainer):
+    """Batches in the order of the other frameworks' tests."""
+
+    def get_train_dataloader(self):
+        order = torch.cat([index for index, _, _ in loader()]).tolist()
+        dataset = torch.utils.data.Subset(self.train_dataset, order)
+        return torch.utils.data.DataLoader(dataset, BATCH, collate_fn=self.data_collator)
+
+
+def arguments(folder, **settings):
+    return TrainingArguments(
+        folder,
+        num_train_epochs=EPOCHS,
+        per_device_train_batch_size=BATCH,
+        learning_rate=0.05,
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,
+        use_cpu=True,
+        disable_tqdm=True,
+        **{"remove_unused_columns": False, "report_to": [], "save_strategy": "no", **settings},
+    )
+
+
+def trainer(folder, callbacks=(), **settings):
+    mine = recipe(target="labels", output="logits")
+    model = Net()
+    made = InOrder(
+        model,
+        arguments(folder, **settings),
+        train_dataset=tikhon.data.indexed(Rows()),
+        eval_dataset=Rows(),
+        recipe=mine,
+        samples=SAMPLES,
+        callbacks=list(callbacks),
+        optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 0.05, "momentum": 0.9}),
+    )
+    return mine, model, made
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_weights_of_the_plain_loop(tmp_path, accumulate) -> None:
+    mine, model, training = trainer(tmp_path, gradient_accumulation_steps=accumulate)
+    training.train()
+    expected, plain = plainly(accumulate)
+    assert mine.step == expected.step
+    assert mine.epoch == EPOCHS
+    close(model.net, plain, exact=accumulate == 1)
+    close(mine.export().net, expected.export(), exact=accumulate == 1)
+
+
+def close(one, other, exact) -> None:
+    """To the bit; where micro-batches are divided before and not after they are added, to rounding."""
+    if exact:
+        same(one, other)
+    else:
+        for mine, yours in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
+            torch.testing.assert_close(mine, yours, rtol=1e-4, atol=1e-5)
+
+
+class Stop(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == 8
+
+
+def test_a_resumed_run_has_the_weights_of_an_undisturbed_one(tmp_path) -> None:
+    saved = {"save_strategy": "steps", "save_steps": 4}
+    _, _, first = trainer(tmp_path, [Stop()], **saved)
+    first.train()
+    assert torch.load(tmp_path / "checkpoint-4" / "recipe.pt", weights_only=True)["clock"]["number"] == 4
+    mine, model, second = trainer(tmp_path, **saved)
+    second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    expected, undisturbed, third = trainer(tmp_path / "third")
+    third.train()
+    same(model.net, undisturbed.net)
+    same(mine.export().net, expected.export().net)
+
+
+def test_evaluation_sees_the_average_and_training_goes_on(tmp_path) -> None:
+    _, model, training = trainer(tmp_path, eval_strategy="epoch")
+    training.train()
+    expected, plain = plainly()
+    same(model.net, plain)
+    losses = [entry["eval_loss"] for entry in training.state.log_history if "eval_loss" in entry]
+    assert len(losses) == EPOCHS
+    x, y = data()
+    with expected.deployed() as deployed, torch.no_grad():
+        average = F.cross_entropy(deployed.eval()(x), y).item()
+    assert losses[-1] == pytest.approx(average, rel=1e-5)
+    assert losses[-1] != pytest.approx(F.cross_entropy(plain.eval()(x), y).item(), rel=1e-5)
+
+
+def test_what_the_recipe_knows_is_logged(tmp_path) -> None:
+    _, _, training = trainer(tmp_path, logging_steps=6)
+    training.train()
+    strengths = [entry["elr/strength"] for entry in training.state.log_history if "elr/strength" in entry]
+    assert len(strengths) == EPOCHS
+    assert 0.0 < strengths[0] < strengths[1] < strengths[2] <= 3.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"label_smoothing_factor": 0.1}, "LabelSmoothing"),
+        ({"remove_unused_columns": True}, "remove_unused_columns=False"),
+    ],
+)
+def test_what_would_go_wrong_is_refused(tmp_path, settings, says) -> None:
+    with pytest.raises(TikhonError, match=says):
+        trainer(tmp_path, **settings)
+
+
+def test_a_second_owner_of_the_loss_is_refused(tmp_path) -> None:
+    with pytest.raises(TikhonError, match="base="):
+        RecipeTrainer(
+            Net(),
+            arguments(tmp_path),
+            recipe=tikhon.Recipe(target="labels", output="logits"),
+            compute_loss_func=lambda outputs, labels, **_: outputs["loss"],
+        )
+
+
+def test_a_checkpoint_without_a_recipe_is_refused(tmp_path) -> None:
+    plain = Trainer(Net(), arguments(tmp_path, save_strategy="epoch"), train_dataset=Rows())
+    plain.train()
+    _, _, training = trainer(tmp_path)
+    with pytest.raises(TikhonError, match=r"no recipe\.pt"):
+        training.train(resume_from_checkpoint=True)
