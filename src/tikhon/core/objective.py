@@ -70,7 +70,7 @@ class Objective:
     def _reduce(self, losses: Tensor, mass: Tensor | None, terms: Mapping[str, Term], total: Total | None) -> Tensor:
         denominator: Tensor | float = float(len(losses)) if mass is None else mass.sum()
         if total is not None:
-            denominator = total
+            denominator = total / self.run.world  # gradients are averaged over processes, and here must add up
         if isinstance(denominator, Tensor):
             # A batch that counts nothing has loss 0, not 0 / 0: divided by infinity. No look at the value is needed.
             denominator = denominator.to(losses.dtype)

@@ -176,9 +176,10 @@ class Recipe:
 
         inputs, target: a batch, or the whole batch as the loader gave it in `inputs`; index: (B,) sample ids;
         weight: (B,) sample weights; total: the mass of the whole optimizer step over micro-batches and processes (sum
-        of weights or of counted positions), so that micro-batch losses add up; model: the wrapper to call, if it is
-        not the attached one. Without gradient or in eval mode this is the plain base loss, and moves nothing. Where the
-        loss in training is one of the output alone (`OutputLoss`), training needs no target.
+        of weights or of counted positions), so that micro-batch losses add up; processes', whose gradients a wrapper
+        averages, add up as well; model: the wrapper to call, if it is not the attached one. Without gradient or in eval
+        mode this is the plain base loss, and moves nothing. Where the loss in training is one of the output alone
+        (`OutputLoss`), training needs no target.
         """
         run = self._run
         inputs, target, index = self._reading.read(inputs, target, index)

@@ -58,8 +58,6 @@ class RecipeCallback(lightning.Callback):
             raise TikhonError("This recipe has another module's network; every fit of a fresh one needs its own.")
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not pl_module.automatic_optimization and not trainer.optimizers:
-            raise TikhonError("The trainer has no optimizer to attach to: return one from configure_optimizers.")
         steps = trainer.estimated_stepping_batches
         endless = trainer.max_epochs is None or trainer.max_epochs < 0
         self.recipe.detach()  # of an earlier fit

@@ -61,10 +61,13 @@ class RecipeTrainer(Trainer):
             return super().compute_loss(model, known, return_outputs, num_items_in_batch)
         # A mean over the micro-batch is divided by their number; a share of the whole step is not.
         self.loss_is_scaled_for_ga = num_items_in_batch is not None
-        loss = self.recipe.loss(inputs, total=num_items_in_batch, model=model)
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes  # over which gradients are averaged
-        return loss
+        return self.recipe.loss(inputs, total=self._everywhere(num_items_in_batch), model=model)
+
+    def _everywhere(self, items: Tensor | int | None) -> Tensor | int | None:
+        """The labels of the step in all processes; without `average_tokens_across_devices` it is told those of one."""
+        if items is None or self.args.average_tokens_across_devices:
+            return items
+        return items * self.accelerator.num_processes
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         with self.recipe.deployed():

@@ -1,0 +1,103 @@
+"""Two processes under DistributedDataParallel train what one process trains on the whole batch."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from laws.rows import METHODS, make, problem_of
+from laws.training import BATCH, EPOCHS, SAMPLES, STEPS, STEPS_AN_EPOCH, batches, network, sgd
+from tikhon import Recipe
+from tikhon.core.catalogue import methods
+
+from .processes import WORLD, together
+
+MEANS_DIFFER = {"data_diet": "each process takes the mean over the samples that it kept of its share"}
+ALIKE = [name for name in METHODS if "accumulation" not in methods()[name].load().exempt and name not in MEANS_DIFFER]
+
+
+def train(rank: int, name: str, world: int, sizes: tuple[int, ...] | None = None) -> dict[str, object]:
+    """The laws' small training; each process has its share of every batch, of unequal sizes with `total=`."""
+    problem = problem_of(name)
+    recipe = Recipe(make(name), base=problem.base, output=problem.output, seed=5)
+    model = recipe.prepare(network(norm=name not in ALIKE, dtype=torch.float64, problem=problem), samples=SAMPLES)
+    called = DistributedDataParallel(model) if world > 1 else model
+    optimizer = sgd(model.parameters())
+    recipe.attach(optimizer, model=called, steps=STEPS, epochs=EPOCHS)
+    problem.begin(recipe)
+    shares = torch.arange(BATCH).split(list(sizes or [BATCH // world] * world))
+    for step, (index, inputs, labels) in enumerate(batches(0, STEPS, torch.float64, problem)):
+        optimizer.zero_grad()
+        mine = shares[rank]
+        total = float(BATCH) if sizes else None
+        recipe.loss(inputs[mine], labels[mine], index=index[mine], total=total).backward()
+        optimizer.step()
+        if (step + 1) % STEPS_AN_EPOCH == 0:
+            recipe.end_epoch()
+    state = recipe.state_dict()
+    weights = {key: value.detach() for key, value in model.named_parameters()}
+    return copy.deepcopy({"weights": weights, "memories": tables(state["methods"])})
+
+
+def tables(state: object) -> list[torch.Tensor]:
+    """Every table of a per-sample memory in a state."""
+    if not isinstance(state, dict):
+        return []
+    found = [state["table"]] if isinstance(state.get("table"), torch.Tensor) else []
+    return found + [table for value in state.values() for table in tables(value)]
+
+
+def every(rank: int, names: list[str], sizes: tuple[int, ...] | None) -> dict[str, object]:
+    return {name: attempted(rank, name, sizes) for name in names}
+
+
+def attempted(rank: int, name: str, sizes: tuple[int, ...] | None) -> object:
+    try:
+        return train(rank, name, WORLD, sizes)
+    except Exception as error:  # reported by the test of this method
+        if distributed.is_initialized():
+            distributed.barrier()
+        return f"{type(error).__name__}: {error}"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """All methods in two processes: starting these takes longer than the training."""
+    return together(every, tmp_path_factory.mktemp("ddp"), METHODS, None)
+
+
+@pytest.fixture(scope="module")
+def trained_unequally(tmp_path_factory):
+    return together(every, tmp_path_factory.mktemp("ddp"), ALIKE, (5, 11))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_both_processes_have_the_same_weights(trained, name) -> None:
+    first, second = (result[name] for result in trained)
+    assert not isinstance(first, str), first
+    for key, value in first["weights"].items():
+        assert value.isfinite().all(), key
+        torch.testing.assert_close(value, second["weights"][key], rtol=0.0, atol=0.0, msg=lambda text, key=key: key)
+    for one, other in zip(first["memories"], second["memories"], strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_two_processes_are_one_with_the_whole_batch(trained, name) -> None:
+    found, expected = trained[0][name], train(0, name, 1)
+    for key, value in expected["weights"].items():
+        torch.testing.assert_close(found["weights"][key], value, rtol=1e-7, atol=1e-9, msg=lambda text, key=key: key)
+    for one, other in zip(found["memories"], expected["memories"], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_shares_of_unequal_size_add_up_with_their_total(trained_unequally, name) -> None:
+    found, expected = trained_unequally[1][name], train(0, name, 1)
+    assert not isinstance(found, str), found
+    for key, value in expected["weights"].items():
+        torch.testing.assert_close(found["weights"][key], value, rtol=1e-7, atol=1e-9, msg=lambda text, key=key: key)
