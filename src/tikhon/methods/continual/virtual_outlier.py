@@ -53,7 +53,7 @@ def virtual_outliers(
     `count` farthest from the features are kept, distances again taken after scaling to length 1. centre="origin": as
     in the official code, which loses the features: the offsets alone, taken `edge` times over and not scaled.
 
-    features: (N, D), N at least k; offsets: (M, D), Gaussian. Returns (count, D); fewer where there are not so many candidates.
+    features: (N, D), N at least k; offsets: (M, D), Gaussian. Returns (count, D), or fewer where candidates are few.
     """
     unit = F.normalize(features)
     edges = features[loneliest(unit, unit, k, min(edge, len(features)))]
