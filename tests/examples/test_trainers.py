@@ -29,7 +29,7 @@ def test_an_example_says_what_it_reached(command, tmp_path) -> None:
     program, *words = command.split()
     words = [str(ROOT / "examples" / word) if word.endswith(".py") else word for word in words]
     ran = subprocess.run(
-        [str(BIN / program), *words, "--epochs", "2"],
+        [str(BIN / program), *words, "--epochs", "5"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -40,4 +40,4 @@ def test_an_example_says_what_it_reached(command, tmp_path) -> None:
     assert ran.returncode == 0, ran.stderr[-2000:]
     said = [line for line in ran.stdout.splitlines() if line.startswith("test accuracy")]
     assert len(said) == 1
-    assert float(said[0].split()[-1]) > 0.2
+    assert float(said[0].split()[-1]) > 0.3
