@@ -288,6 +288,7 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.normal(5, 4), 2, torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)),
         differentiable=False,
     ),
+    "bang.interpolated": Function(lambda d: (pair(d), pair(d), 0.3), vmap=False),
     "contractive.log_density_difference": Function(lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.5)),
     "contractive.metropolis": Function(
         lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.1 * d.positive(4), 0.5), differentiable=False
