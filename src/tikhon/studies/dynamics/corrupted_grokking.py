@@ -1,7 +1,7 @@
 """Grokking with wrong labels: can a network learn the rule and the errors at once, and can one take the errors out?
 
 The paper's two-layer network with squares for activations, on addition modulo 31 rather than 97, with L2 in the loss
-rather than decoupled weight decay. Batch norm, the third regulariser of the paper, is left out.
+for weight decay. Batch norm, the third regulariser of the paper, is left out.
 """
 
 from __future__ import annotations
@@ -45,9 +45,11 @@ WRONG = 0.1
 def inverse_participation_ratio(weights: Tensor, power: float = 2.0) -> Tensor:
     """sum_k (|F_k| / ||F||)^(2 power) of the Fourier transform F of every row: how few frequencies it is made of.
 
-    weights: (..., p), over the residues modulo p. Returns (...): 1 for one frequency alone, as of a constant, 1/2 for a
-    cosine (power 2), about 2/p for noise, 1/p at the least; 0 for a row of zeros. Source: Doshi et al. 2023,
-    arXiv 2310.13061. Raises `TikhonError` for a power of 1 or less, for which it says nothing.
+    weights: (..., p), over the residues modulo p; power: above 1, 2 in the paper.
+
+    Returns (...), with power 2: 1 for one frequency alone, as of a constant, 1/2 for a cosine, about 2/p for noise, 1/p
+    at the least; 0 for a row of zeros. Source: Doshi et al. 2023, arXiv 2310.13061. Raises `TikhonError` for a power of
+    1 or less, for which it says nothing.
 
     >>> import torch, tikhon
     >>> cosine = torch.cos(2 * torch.pi * 3 * torch.arange(7) / 7)

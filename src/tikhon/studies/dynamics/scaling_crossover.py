@@ -52,11 +52,12 @@ class Crossover(NamedTuple):
 def crossover(x: Tensor, first: Tensor, second: Tensor, level: float = 0.95) -> Crossover:
     """Where the power law of one curve crosses that of another, with an interval.
 
-    x: (n,), positive scales, n at least 4; first, second: (n,), losses there; level: of the interval, in (0, 1). The
-    first crossing from the least x up to a million times the greatest counts. The interval is symmetric in log(x), from
-    the errors of both fits to first order and Student's t with 2 (n - 3) degrees of freedom: too narrow where the fits
-    are poor, and silent on curves that are no power law. Source: Xiao 2024, arXiv 2409.15156; the interval is ours.
-    Raises `TikhonError` where no law can be fitted.
+    x: (n,), positive scales, n at least 4; first, second: (n,), losses there; level: of the interval, in (0, 1).
+
+    The first crossing from the least x up to a million times the greatest counts. The interval is symmetric in log(x),
+    from the errors of both fits to first order and Student's t with 2 (n - 3) degrees of freedom: too narrow where the
+    fits are poor, and silent on curves that are no power law. Source: Xiao 2024, arXiv 2409.15156; the interval is
+    ours. Raises `TikhonError` where no law can be fitted.
 
     >>> import torch, tikhon
     >>> x = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0], dtype=torch.float64)

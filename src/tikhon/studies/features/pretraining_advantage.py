@@ -48,10 +48,11 @@ class FactorModel(NamedTuple):
 def factor_model(x: Tensor, rank: int) -> FactorModel:
     """The factor model with isotropic noise under which x is most likely (probabilistic PCA, in closed form).
 
-    x: (m, d), m above rank + 1, 0 < rank < d. Returns mean (d,), loadings (d, rank), which are known up to a rotation
-    and taken along the principal axes, each with its largest entry positive, and the variance of the noise. Sources:
-    Ge et al. 2023, arXiv 2303.01566, section 4; Tipping and Bishop 1999 for the solution. Raises `TikhonError` where
-    there are too few samples.
+    x: (m, d), m above rank + 1; rank: how many factors, from 1 to d - 1.
+
+    Returns mean (d,), loadings (d, rank), which are known up to a rotation and taken along the principal axes, each
+    with its largest entry positive, and the variance of the noise. Sources: Ge et al. 2023, arXiv 2303.01566; Tipping
+    and Bishop 1999 for the solution. Raises `TikhonError` where there are too few samples.
 
     >>> import torch, tikhon
     >>> x = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])  # variances 4.5 and 0.5
