@@ -30,6 +30,7 @@ _HOMES = {
     "Selected": "parameters",
     "Snapshot": "parameters",
     "Step": "step",
+    "StepMean": "step_mean",
     "Strength": "strength",
     "Target": "target",
     "Term": "terms",

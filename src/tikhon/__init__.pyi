@@ -25,6 +25,7 @@ from tikhon.core.parameters import select as select
 from tikhon.core.queue import Queue as Queue
 from tikhon.core.recipe import Recipe as Recipe
 from tikhon.core.step import Step as Step
+from tikhon.core.step_mean import StepMean as StepMean
 from tikhon.core.strength import Schedule as Schedule
 from tikhon.core.strength import Strength as Strength
 from tikhon.core.strength import cosine as cosine
@@ -68,6 +69,7 @@ from tikhon.methods.preference.mapo import MaPO as MaPO
 from tikhon.methods.robust.ibp import IBPTraining as IBPTraining
 from tikhon.methods.selection.data_diet import DataDiet as DataDiet
 from tikhon.methods.sparsity.dhspg import DHSPG as DHSPG
+from tikhon.methods.sparsity.mask_tuning import RegularizedMaskTuning as RegularizedMaskTuning
 from tikhon.methods.sparsity.wgsef import GroupSparseEnvelope as GroupSparseEnvelope
 from tikhon.methods.stochastic.multi_sample_dropout import MultiSampleDropout as MultiSampleDropout
 from tikhon.methods.stochastic.nested_dropout import NestedDropout as NestedDropout
@@ -111,6 +113,7 @@ __all__ = [
     "Selected",
     "Snapshot",
     "Step",
+    "StepMean",
     "Strength",
     "Target",
     "Term",

@@ -128,6 +128,7 @@ ROWS: Mapping[str, Row] = {
         base=F.mse_loss,
         target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels],
     ),
+    "mask_tuning": Row(arguments={"freeze": False}),
     "monge_gap": Row(
         base=F.mse_loss,
         output=lambda scores: scores.repeat(1, 9).reshape(-1, 1, 6, 6),
@@ -399,6 +400,8 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.normal(5, 3), d.normal(5, 3), d.normal(5, 3), d.permutation(5), 0.3)
     ),
     "mixed_barlow_twins.standardised": Function(lambda d: (d.normal(5, 3), 1)),
+    "mask_tuning.agreement": Function(lambda d: (d.normal(4, 3), d.normal(4, 3))),
+    "mask_tuning.binary_mask": Function(lambda d: (d.normal(4, 3), 0.1), differentiable=False),
     "mixup.mixup": Function(lambda d: (d.normal(4, 3), d.permutation(4), 0.3)),
     "monge_gap.monge_gap": Function(lambda d: (d.normal(5, 2), d.normal(5, 2), 1.0)),
     "monge_gap.squared_distances": Function(lambda d: (d.normal(4, 3), d.normal(5, 3))),

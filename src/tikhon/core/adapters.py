@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from tikhon.core.errors import TikhonError
 from tikhon.core.export import merge_parametrization
-from tikhon.core.parameters import Selected, Where, check_parametrizable, select
+from tikhon.core.parameters import Selected, Where, check_parametrizable, freeze_others, select
 
 
 class Adapter(nn.Module):
@@ -55,11 +55,8 @@ def adapt(chosen: Sequence[tuple[Selected, Adapter]], model: nn.Module, freeze: 
     """Put the adapters in and, with `freeze`, let nothing else train; returns what was frozen."""
     for one, adapter in chosen:
         parametrize.register_parametrization(one.module, one.attribute, adapter)
-    kept = {id(one.module.get_parameter(f"parametrizations.{one.attribute}.original")) for one, _ in chosen}
-    frozen = [one for one in model.parameters() if freeze and one.requires_grad and id(one) not in kept]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    return frozen
+    kept = [one.module.get_parameter(f"parametrizations.{one.attribute}.original") for one, _ in chosen]
+    return freeze_others(model, kept) if freeze else []
 
 
 def merge(model: nn.Module, frozen: Sequence[nn.Parameter]) -> nn.Module:

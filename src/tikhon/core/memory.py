@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,21 @@ from tikhon.core.errors import TikhonError
 
 Gather = Callable[[Tensor], Tensor]
 """Concatenates a tensor of every rank along dimension 0; the identity in one process."""
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """State whose writes wait for the step to happen, and are forgotten where it does not."""
+
+    @property
+    def staged(self) -> int:
+        """How many writes wait."""
+
+    def commit(self, gather: Gather | None = None) -> None:
+        """The step happened."""
+
+    def rewind(self, writes: int) -> None:
+        """Forget all but the first `writes` that wait."""
 
 
 class PerSampleMemory(nn.Module):

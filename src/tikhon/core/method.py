@@ -63,9 +63,9 @@ M = TypeVar("M", bound="Method")
 class Method(nn.Module):
     """One way of regularising, in any training loop.
 
-    State that must survive belongs in buffers, `PerSampleMemory`, `Queue` or `Snapshot`: saving and moving it is
-    torch's business. Moments before backward receive values and return values; `gradients` and `after_step` write in
-    place into what they are handed. A method reads scalars through `step.value`, draws through `step.generator`, and
+    State that must survive belongs in buffers, `PerSampleMemory`, `Queue`, `StepMean` or `Snapshot`: saving and moving
+    it is torch's business. Moments before backward receive values and return values; `gradients` and `after_step` write
+    in place into what they are handed. A method reads scalars through `step.value`, draws through `step.generator`, and
     knows neither optimizer, trainer, device nor another method.
     """
 

@@ -112,15 +112,6 @@ def select(model: nn.Module, where: Where = "weights") -> list[Selected]:
     return found
 
 
-def freeze_others(model: nn.Module, where: Where) -> list[nn.Parameter]:
-    """Let no parameter train but those that `where` names; returns those that no longer do."""
-    kept = {id(one.leaf) for one in select(model, where)}
-    frozen = [one for one in model.parameters() if one.requires_grad and id(one) not in kept]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    return frozen
-
-
 def effective_weights(chosen: Sequence[Selected]) -> dict[str, Tensor]:
     """The weights that the network computes with, by name: each once, though weight norm makes one of two leaves."""
     return {one.name: one.weight for one in chosen}
@@ -167,6 +158,15 @@ def last_linear(model: nn.Module, method: str) -> str:
     if not names:
         raise TikhonError(f"{method} found no nn.Linear in {type(model).__name__} to act on; name the module with at=.")
     return names[-1]
+
+
+def freeze_others(model: nn.Module, kept: Sequence[Tensor]) -> list[nn.Parameter]:
+    """Let nothing train but the parameters `kept`; returns those that trained before, to be let go again at export."""
+    trained = {id(one) for one in kept}
+    frozen = [one for one in model.parameters() if one.requires_grad and id(one) not in trained]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return frozen
 
 
 class Snapshot(nn.Module):

@@ -49,9 +49,9 @@ class Queue(nn.Module):
         self.rows = tuple(torch.cat(parts)[-self.size :] for parts in both)
         self._staged = []
 
-    def rewind(self, pushes: int) -> None:
-        """Forget all but the first `pushes` staged pushes: the step was skipped, or is evaluated again."""
-        del self._staged[pushes:]
+    def rewind(self, writes: int) -> None:
+        """Forget all but the first staged pushes: the step was skipped, or is evaluated again."""
+        del self._staged[writes:]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Queue:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

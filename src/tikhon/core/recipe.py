@@ -16,12 +16,11 @@ from tikhon.core.combine import During
 from tikhon.core.errors import TikhonError
 from tikhon.core.hooks import StepHooks, attachable
 from tikhon.core.losses import Loss, as_loss
-from tikhon.core.memory import PerSampleMemory
+from tikhon.core.memory import PerSampleMemory, Staged
 from tikhon.core.method import Method, scalars
 from tikhon.core.objective import Objective, Total
 from tikhon.core.parameters import Selected, copy_into, every_parameter
 from tikhon.core.plan import Plan
-from tikhon.core.queue import Queue
 from tikhon.core.reading import Reading, read_output
 from tikhon.core.run import Run
 from tikhon.core.setup import refuse_model, refuse_optimizers, refuse_unknown_length
@@ -68,10 +67,7 @@ class Recipe:
         smoothing = smoothing if self._run.loss.kind == "classes" else 0.0  # a method may have taken the labels away
         self._objective = Objective(self._plan, self._run, self._run.loss, smoothing)
         self._memories = [
-            module
-            for entry in self._plan.entries
-            for module in entry.method.modules()
-            if isinstance(module, (PerSampleMemory, Queue))
+            module for entry in self._plan.entries for module in entry.method.modules() if isinstance(module, Staged)
         ]
         self._window = Window(self._memories, self._run)
         self._training = Training(self._plan, self._run, self._objective, self._window)

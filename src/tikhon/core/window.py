@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from tikhon.core.errors import Diverged
-from tikhon.core.memory import PerSampleMemory
-from tikhon.core.queue import Queue
+from tikhon.core.memory import Staged
 from tikhon.core.run import Run
 from tikhon.core.terms import Term
 
@@ -21,7 +20,7 @@ Mark = tuple[int, list[int]]
 class Window:
     """Staged memories, the gradient of the penalties, and whether the last step was skipped."""
 
-    def __init__(self, memories: Sequence[PerSampleMemory | Queue], run: Run) -> None:
+    def __init__(self, memories: Sequence[Staged], run: Run) -> None:
         self._memories = list(memories)
         self._run = run
         self._penalty: Tensor | None = None

@@ -16,7 +16,7 @@ from tikhon.core.fisher import fisher_diagonal
 from tikhon.core.losses import Loss, no_loss
 from tikhon.core.memory import PerSampleMemory
 from tikhon.core.method import Method
-from tikhon.core.parameters import Snapshot, Where, freeze_others
+from tikhon.core.parameters import Snapshot, Where, freeze_others, select
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
 from tikhon.core.target import Target
@@ -133,7 +133,7 @@ class EATA(Method):
         self._frozen: list[nn.Parameter] = []
 
     def prepare(self, model: nn.Module) -> None:
-        self._frozen = freeze_others(model, self.where)
+        self._frozen = freeze_others(model, [one.leaf for one in select(model, self.where)])
 
     def loss_function(self, loss: Loss) -> Loss:
         return no_loss
