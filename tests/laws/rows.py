@@ -518,6 +518,8 @@ FUNCTIONS: Mapping[str, Function] = {
         compiles=False,
     ),
     "sam.ascent_offsets": Function(lambda d: (pair(d), 0.05), differentiable=False, vmap=False),
+    "sara.magnitude_below": Function(lambda d: ([d.normal(3, 2), d.normal(5)], 0.5), differentiable=False, vmap=False),
+    "sara.nuclear_norm": Function(lambda d: (d.normal(4, 3),)),
     "sinkhorn.checked_problem": Function(lambda d: (d.positive(4, 3),), vmap=False, compiles=False),
     "sinkhorn.default_tolerance": Function(
         lambda d: (d.positive(4, 3), 0.1), differentiable=False, vmap=False, compiles=False

@@ -65,8 +65,9 @@ def refuse_unknown_length(plan: Plan, steps: int | None, epochs: int | None) -> 
                 raise TikhonError(
                     f"{entry.key}'s {name} follows {schedule.by}: tell attach how long training is, {needed}."
                 )
-        if entry.window is not None and steps is None and epochs is None:
-            raise TikhonError(f"{entry.key} acts During a part of training: tell attach how long it is, steps=.")
+        if steps is None and epochs is None and (entry.window is not None or "length" in entry.method.needs):
+            what = "acts During a part of" if entry.window is not None else "goes by the progress of"
+            raise TikhonError(f"{entry.key} {what} training: tell attach how long it is, steps=.")
 
 
 def _refuse_empty_selection(entry: Entry, model: nn.Module) -> None:
