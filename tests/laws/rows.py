@@ -85,6 +85,10 @@ class Turning(nn.Module):
 
 def with_neural_ode(network: Any) -> None:
     network.hidden = nn.Sequential(network.hidden, NeuralODE(Turning(), rtol=1e-3, atol=1e-3))
+def _task(recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Sixteen images of four classes, in the type of the recipe's model."""
+    images = torch.arange(576.0).sin().reshape(16, 1, 6, 6)
+    return images.to(next(recipe._run.model.parameters()).dtype), torch.arange(16) % 4
 
 
 ROWS: Mapping[str, Row] = {
@@ -161,7 +165,7 @@ ROWS: Mapping[str, Row] = {
             "offsets": 8,
             "per_class": 4,
         },
-        begin=lambda recipe: recipe.end_task([(torch.arange(576.0).sin().reshape(16, 1, 6, 6), torch.arange(16) % 4)]),
+        begin=lambda recipe: recipe.end_task([_task(recipe)]),
     ),
     "weight_compander": Row(arguments={"learned": True}),
     "wgsef": Row(arguments={"strength": 3.0, "keep": 0.4}),
@@ -380,6 +384,11 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "intervals.weighted_interval": Function(
         lambda d: (F.linear, d.normal(4, 3), d.positive(4, 3), d.normal(5, 3), d.normal(5))
+    ),
+    "kernels.fourier_features": Function(lambda d: (d.normal(4, 3), d.normal(3, 5), d.positive(5))),
+    "kernels.kernel_ridge": Function(
+        lambda d: (torch.diag(d.positive(4)) + 0.1 * d.normal(4, 4), d.normal(4, 3), d.normal(4, 2), 0.5),
+        bfloat16=False,
     ),
     "l2_anchor.anchor_penalty": Function(lambda d: (pair(d), pair(d), pair(d)), vmap=False),
     "l2_anchor.squared_gradients": Function(
@@ -610,6 +619,10 @@ FUNCTIONS: Mapping[str, Function] = {
         bfloat16=False,
         vmap=False,
     ),
+    "variational.gaussian_divergence": Function(
+        lambda d: (d.normal(4, 3), d.normal(4, 3), d.normal(4, 3), d.normal(4, 3))
+    ),
+    "variational.supervised_contrast": Function(lambda d: (d.normal(5, 3), d.labels(5, 2))),
     "virtual_outlier.energy": Function(lambda d: (d.normal(4, 3),)),
     "virtual_outlier.energy_hinge": Function(lambda d: (d.normal(4, 3),)),
     "virtual_outlier.virtual_outliers": Function(
