@@ -1,5 +1,6 @@
 # Written by `make stubs`: what the package holds, for type checkers and editors. ruff: noqa: I001
 from tikhon import data as data
+from tikhon.blocks.quantization.aqt import AQTQuantizer as AQTQuantizer
 from tikhon.blocks.stochastic.subsampled_attention import SubsampledAttention as SubsampledAttention
 from tikhon.blocks.structure.latent_quant import LatentQuantizer as LatentQuantizer
 from tikhon.blocks.structure.neural_ode import NeuralODE as NeuralODE

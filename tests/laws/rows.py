@@ -502,6 +502,9 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "ps_kd.known": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "ps_kd.softened": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3), 0.5)),
+    "quantization.channel_scale": Function(lambda d: (d.normal(4, 3), 4), differentiable=False),
+    "quantization.floor_to_unsigned": Function(lambda d: (10.0 * d.normal(4, 3), 4), differentiable=False),
+    "quantization.round_to_signed": Function(lambda d: (10.0 * d.normal(4, 3), 4), differentiable=False),
     "refined_schedule.closed_form": Function(lambda d: (d.positive(6),)),
     "refined_schedule.median_smoothed": Function(lambda d: (d.positive(9), 3)),
     "refined_schedule.numeric_schedule": Function(

@@ -1,0 +1,51 @@
+"""Rounding to integers with a gradient: what quantised layers share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EPSILON = torch.finfo(torch.float32).eps
+"""Added to every bound, so that zeros have a scale."""
+
+
+def round_to_signed(values: Tensor, bits: int) -> Tensor:
+    """The nearest integer in [-(2^(b - 1) - 1), 2^(b - 1) - 1], halves up; gradient 1 inside and 0 outside.
+
+    values: any shape; bits: b, at least 2. Returns integers in the type of the values, exactly.
+
+    >>> round_to_signed(torch.tensor([-9.0, -0.5, 2.5]), bits=4)
+    tensor([-7., 0., 3.])
+    """
+    top = 2 ** (bits - 1) - 1
+    return _straight_through(torch.floor(values + 0.5).clamp(-top, top), values.clamp(-top - 0.5, top + 0.5))
+
+
+def floor_to_unsigned(values: Tensor, bits: int) -> Tensor:
+    """The integer below, in [0, 2^b - 1]; gradient 1 inside and 0 outside.
+
+    values: any shape; bits: b, at least 1. Returns integers in the type of the values, exactly.
+
+    >>> floor_to_unsigned(torch.tensor([-1.0, 2.9, 16.0]), bits=4)
+    tensor([ 0.,  2., 15.])
+    """
+    top = 2**bits - 1
+    return _straight_through(torch.floor(values).clamp(0, top), values.clamp(0, top + 1))
+
+
+def channel_scale(weight: Tensor, bits: int) -> Tensor:
+    """(2^(b - 1) - 1) / max |w| of every output channel, through which no gradient flows.
+
+    weight: (O, ...); bits: b, at least 2. Returns (O, 1, ...); finite where all weights are 0.
+
+    >>> channel_scale(torch.tensor([[0.5, -3.5]]), bits=4)
+    tensor([[2.]])
+    """
+    largest = weight.detach().abs().flatten(1).amax(1) + EPSILON
+    scale: Tensor = (2 ** (bits - 1) - 1) / largest
+    return scale.reshape(-1, *[1] * (weight.ndim - 1))
+
+
+def _straight_through(integers: Tensor, passed: Tensor) -> Tensor:
+    """The integers, exactly, with the gradient of `passed`."""
+    return integers.detach() + (passed - passed.detach())
