@@ -85,9 +85,9 @@ from tikhon.methods.weights.l1 import L1 as L1
 from tikhon.methods.weights.l2 import L2 as L2
 from tikhon.methods.weights.orth_conv import OrthogonalConv as OrthogonalConv
 from tikhon.methods.weights.weight_compander import WeightCompander as WeightCompander
+from tikhon.solvers.continual.generative_kernel import GenerativeKernelReplay as GenerativeKernelReplay
 from tikhon.solvers.inverse.hyres import hyres as hyres
 from tikhon.solvers.structure.supervised_dictionary import SupervisedDictionary as SupervisedDictionary
-from tikhon.solvers.continual.generative_kernel import GenerativeKernelReplay as GenerativeKernelReplay
 from tikhon.solvers.transport.sinkhorn_newton_sparse import sinkhorn_newton_sparse as sinkhorn_newton_sparse
 from tikhon.solvers.transport.sparse_ot import sparse_ot as sparse_ot
 from tikhon.studies.dynamics.corrupted_grokking import inverse_participation_ratio as inverse_participation_ratio

@@ -85,6 +85,8 @@ class Turning(nn.Module):
 
 def with_neural_ode(network: Any) -> None:
     network.hidden = nn.Sequential(network.hidden, NeuralODE(Turning(), rtol=1e-3, atol=1e-3))
+
+
 def _task(recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Sixteen images of four classes, in the type of the recipe's model."""
     images = torch.arange(576.0).sin().reshape(16, 1, 6, 6)

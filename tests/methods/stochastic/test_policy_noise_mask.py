@@ -109,7 +109,8 @@ def test_masks_end_before_training_does_and_nothing_is_left() -> None:
     assert not any(hasattr(exported, name) for name in POLICY)
 
 
-def test_it_goes_with_a_second_pass() -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_it_goes_with_a_second_pass_and_with_autocast(autocast) -> None:
     recipe = tikhon.Recipe(tikhon.PolicyNoiseMask(1.0), tikhon.SAM(0.05))
     model = recipe.prepare(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -117,7 +118,9 @@ def test_it_goes_with_a_second_pass() -> None:
     before = model.get_parameter(POLICY[3]).detach().clone()
     for _ in range(2):
         optimizer.zero_grad()
-        recipe.loss(torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 0, 1])).backward()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            loss = recipe.loss(torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 0, 1]))
+        loss.backward()
         optimizer.step()
     assert not torch.equal(model.get_parameter(POLICY[3]), before)
 

@@ -68,12 +68,12 @@ def spread(mask: Tensor, sizes: tuple[int, ...]) -> Tensor:
 class PolicyNoiseMask(Method):
     """Multiply images by coarse random masks, drawn for each by a small network that learns which ones help.
 
-    Use it to pretrain a classifier of images or signals. Masks act for nine tenths of training; the rest is fine-tuning
-    on clean images, without which the network has seen dim ones only. Not for short training.
+    Use it to pretrain a classifier of images. Masks act for nine tenths of training; the rest is fine-tuning on clean
+    images, without which the network has seen dim ones only. Not for short training.
 
         m ~ Beta(a, b) in each cell,  log (a, b) = 0.9 mean + 0.1 policy(x),  x <- x (1 - s (1 - m))
         policy's loss = (c - mean c) log Beta(m; a, b),  c the sample's loss
-        mean <- 0.99 mean + 0.01 policy(x), once a step
+        mean <- 0.99 mean + 0.01 policy(x), once a step, in each process
 
     strength: s in [0, 1], how much of the mask acts; 1 until nine tenths of training by default, then 0; grid: how many
     cells each spatial axis has: (4, 4) for images, (8,) for signals; the official runs have (64, 64) on 224 pixels.
@@ -157,7 +157,7 @@ class PolicyNoiseMask(Method):
 
     def _shapes(self, seen: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """a and b of every cell, (B, cells) each."""
-        logs = torch.lerp(self._policy(seen, step), self.common.to(seen), COMMON)
+        logs = COMMON * self.common + (1.0 - COMMON) * self._policy(seen, step)  # under autocast of two types: no lerp
         alpha, beta = (LIMIT * torch.tanh(logs / LIMIT)).exp().chunk(2, dim=1)
         return alpha, beta
 
