@@ -67,7 +67,8 @@ class RecipeTrainer(Trainer):
         """The labels of the step in all processes; without `average_tokens_across_devices` it is told those of one."""
         if items is None or self.args.average_tokens_across_devices:
             return items
-        return items * self.accelerator.num_processes
+        processes: int = self.accelerator.num_processes
+        return items * processes
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         with self.recipe.deployed():
