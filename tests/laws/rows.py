@@ -72,6 +72,12 @@ class Row:
 CLASSIFICATION = Row()
 
 
+def shifts(size: int, by: int) -> Tensor:
+    """The cyclic group of shifts by multiples of `by`, (size / by, size, size)."""
+    eye = torch.eye(size)
+    return torch.stack([eye.roll(by * k, 0) for k in range(size // by)])
+
+
 class Turning(nn.Module):
     """A field for neural ODEs that depends on time."""
 
@@ -155,6 +161,15 @@ ROWS: Mapping[str, Row] = {
         base=F.mse_loss,
         target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels],
         network=with_neural_ode,
+    ),
+    "soft_equivariance": Row(
+        arguments={
+            "symmetries": {
+                "flip": (shifts(24, 12), shifts(4, 2)),
+                "turn": (shifts(24, 8), torch.ones(3, 1, 1) * torch.eye(4)),
+            },
+            "warmup": 2,
+        }
     ),
     "sorsa": Row(arguments={"rank": 2, "freeze": False}),
     "virtual_outlier": Row(
@@ -346,6 +361,20 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "ghost_bn.normalised_chunks": Function(
         lambda d: (d.normal(6, 2, 3), 2, d.positive(2), d.normal(2), 1e-5), vmap=False
+    ),
+    "groups.checked_symmetry": Function(
+        lambda d: ("turn", shifts(3, 1).double(), shifts(6, 2).double()),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
+    "groups.copies": Function(lambda d: (d.normal(3, 2, 2), 2)),
+    "groups.equivariant_part": Function(lambda d: (d.normal(6, 3), shifts(6, 2).double(), shifts(3, 1).double())),
+    "groups.generated": Function(
+        lambda d: (shifts(4, 1)[1:2].double(),), differentiable=False, vmap=False, compiles=False
+    ),
+    "groups.regular": Function(
+        lambda d: (shifts(4, 2).double(), shifts(4, 1).double()), differentiable=False, vmap=False, compiles=False
     ),
     "hessian_align.mismatch": Function(lambda d: (d.normal(3, 4), d.normal(4), torch.ones(3, dtype=torch.float64))),
     "hyres.hyres": Function(
@@ -577,6 +606,10 @@ FUNCTIONS: Mapping[str, Function] = {
         compiles=False,
     ),
     "sinkhorn_newton_sparse.sparsified": Function(lambda d: (d.positive(4, 3), 0.5)),
+    "soft_equivariance.relaxed": Function(lambda d: (d.positive(3), 2.0)),
+    "soft_equivariance.violation": Function(
+        lambda d: (d.normal(6, 3), d.normal(6), shifts(6, 2).double(), shifts(3, 1).double())
+    ),
     "solver_reg.accumulated": Function(lambda d: (d.positive(5, 4), d.positive(5, 4), True)),
     "solver_reg.at_random_time": Function(
         lambda d: (d.positive(5, 4), d.positive(5, 4), d.probabilities(4)),
