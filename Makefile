@@ -11,7 +11,7 @@ help:
 	@echo "make test    everything that CI runs"
 	@echo "make setup   the private environment .venv, with the command .venv/bin/tikhon"
 	@echo "make parity  the numbers of official implementations (TIKHON_GOLDEN=FOLDER for further cases)"
-	@echo "make evidence  run the studies that are due, and draw the README's table"
+	@echo "make evidence  run the studies that are due, and draw the tables of README and docs"
 	@echo "make stubs   src/tikhon/__init__.pyi, for type checkers: after adding a method"
 	@echo "make lint | types | unit   the parts of make test"
 

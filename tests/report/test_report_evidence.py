@@ -1,4 +1,4 @@
-"""The README's table of evidence."""
+"""The tables of evidence in README and docs."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,18 @@ import pytest
 
 from tikhon.core.catalogue import catalogue, find
 from tikhon.core.errors import TikhonError
-from tikhon.report.evidence import demo_table, evidence_table, with_table
+from tikhon.report.evidence import demo_table, evidence_table, summary_table, with_table
 from tikhon.studies.evidence import Evidence, Finding, bundled, store_evidence
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- evidence -->", "<!-- /evidence -->"
 
 
-def test_the_readme_shows_what_is_stored() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert with_table(text, "evidence", evidence_table()) == text, "run `make evidence`"
+def test_readme_and_docs_show_what_is_stored() -> None:
+    whole = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    assert with_table(whole, "evidence", evidence_table()) == whole, "run `make evidence`"
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_table(text, "evidence", summary_table()) == text, "run `make evidence`"
     demo = json.loads((bundled() / "demo.json").read_text(encoding="utf-8"))
     assert with_table(text, "demo", demo_table(demo)) == text, "run `make evidence`"
 
@@ -42,6 +44,10 @@ def test_rows_are_the_stored_numbers(tmp_path: Path) -> None:
         ],
     )
     store_evidence(evidence, find("elr"), tmp_path)
+    assert summary_table(tmp_path).splitlines()[2:] == [
+        "| ELR | noisy-labels, overfitting | metric higher by 0.05 than none | +0.175 [0.100, 0.250] | stale (1 of 2) "
+        "| bytes at most 10 higher than none |"
+    ]
     lines = evidence_table(tmp_path).splitlines()
     assert lines[2] == (
         "| ELR | Prevents the memorisation of false labels. | digits \\| noise | metric higher by 0.05 | none: 0.750 "

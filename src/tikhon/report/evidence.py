@@ -1,4 +1,4 @@
-"""Evidence for people: the README's table, and one study in the terminal. Drawn from the stored numbers alone."""
+"""Evidence for people: the tables of README and docs, and one study in the terminal. Drawn from the stored numbers."""
 
 from __future__ import annotations
 
@@ -58,13 +58,48 @@ def relative_time(evidence: Evidence, finding: Finding) -> str:
 
 # Markdown --------------------------------------------------------------------------------------------------------
 
+_SUMMARY_HEADER = ("entry", "for", "first of what was expected", "seen: difference, 95% interval", "status", "not met")
+
+
+def summary_table(directory: Path | None = None) -> str:
+    """A row an entry as Markdown: what was seen first, and whether the claim replayed, or which part of it did not."""
+    rows = []
+    for listing in sorted(catalogue().values(), key=lambda one: (one.family, one.name)):
+        evidence = load_evidence(listing, directory)
+        if evidence is not None:
+            rows.append(_summary(listing, evidence))
+    return "\n".join(_line(row) for row in (_SUMMARY_HEADER, ("---",) * len(_SUMMARY_HEADER), *rows)) if rows else ""
+
+
+def _summary(listing: Listing, evidence: Evidence) -> tuple[str, ...]:
+    first = evidence.findings[0]
+    missed = [
+        ("" if one.arm == listing.name else f"{one.arm}: ") + f"{expected(one)} than {one.than}"
+        for one in evidence.findings
+        if not one.met
+    ]
+    return (
+        _called(listing),
+        ", ".join(listing.card.problems),
+        f"{expected(first)} than {first.than}",
+        with_interval(first.difference, first.low, first.high, sign="+"),
+        f"{VERDICTS[evidence.status]} ({len(evidence.findings) - len(missed)} of {len(evidence.findings)})",
+        "; ".join(missed),
+    )
+
+
+def _called(listing: Listing) -> str:
+    """A study goes by its own name: what it computes on the way has another."""
+    return listing.name if listing.card.kind == "study" else listing.class_name
+
+
 _HEADER = (
-    "method",
+    "entry",
     "claim",
     "setting",
     "expected",
     "held against",
-    "with the method",
+    "with the entry",
     "difference, 95% interval",
     "met",
     "time",
@@ -73,7 +108,7 @@ _HEADER = (
 
 
 def evidence_table(directory: Path | None = None) -> str:
-    """The table of evidence as Markdown: one row an expectation, and the methods that have no evidence below it."""
+    """All evidence as Markdown: one row an expectation, and the entries that have no evidence below it."""
     rows, missing = [], []
     for listing in sorted(catalogue().values(), key=lambda one: (one.family, one.name)):
         evidence = load_evidence(listing, directory)
@@ -94,7 +129,7 @@ def _rows(listing: Listing, evidence: Evidence) -> list[tuple[str, ...]]:
         first = place == 0
         rows.append(
             (
-                listing.class_name if first else "",
+                _called(listing) if first else "",
                 card.claim if first else "",
                 evidence.setting if first else "",
                 expected(finding),
