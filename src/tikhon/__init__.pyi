@@ -81,6 +81,7 @@ from tikhon.methods.targets.class_relation_kd import ClassRelationKD as ClassRel
 from tikhon.methods.targets.elr import ELR as ELR
 from tikhon.methods.targets.label_smoothing import LabelSmoothing as LabelSmoothing
 from tikhon.methods.targets.ps_kd import PSKD as PSKD
+from tikhon.methods.unlearning.repulsion import RepulsionUnlearn as RepulsionUnlearn
 from tikhon.methods.weights.elastic_net import ElasticNet as ElasticNet
 from tikhon.methods.weights.l1 import L1 as L1
 from tikhon.methods.weights.l2 import L2 as L2

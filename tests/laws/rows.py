@@ -171,6 +171,12 @@ ROWS: Mapping[str, Row] = {
             "warmup": 2,
         }
     ),
+    "repulsion": Row(
+        arguments={
+            "adapted": {"hidden.weight": torch.linspace(-0.2, 0.2, 288).reshape(12, 24)},
+            "where": "hidden.weight",
+        }
+    ),
     "sorsa": Row(arguments={"rank": 2, "freeze": False}),
     "virtual_outlier": Row(
         arguments={
@@ -560,6 +566,7 @@ FUNCTIONS: Mapping[str, Function] = {
         vmap=False,
         compiles=False,
     ),
+    "repulsion.repulsion": Function(lambda d: (pair(d), pair(d), "exponential", 0.1), vmap=False),
     "sam.ascent_offsets": Function(lambda d: (pair(d), 0.05), differentiable=False, vmap=False),
     "sara.magnitude_below": Function(lambda d: ([d.normal(3, 2), d.normal(5)], 0.5), differentiable=False, vmap=False),
     "sara.nuclear_norm": Function(lambda d: (d.normal(4, 3),)),
