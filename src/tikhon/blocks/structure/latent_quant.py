@@ -83,7 +83,7 @@ class LatentQuantizer(nn.Module):
     Cost: a comparison of every latent with each of its values.
     Reference: Hsu, Dorrell, Whittington, Wu, Finn 2023, arXiv 2305.18378.
 
-    >>> encoder, decoder = nn.Linear(8, 4), nn.Linear(4, 8)
+    >>> encoder, decoder = torch.nn.Linear(8, 4), torch.nn.Linear(4, 8)
     >>> quantizer = tikhon.LatentQuantizer(latents=4)
     >>> x = torch.randn(16, 8)
     >>> z = encoder(x)
