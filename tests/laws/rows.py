@@ -72,6 +72,12 @@ class Row:
 CLASSIFICATION = Row()
 
 
+def halved(prediction: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Another estimator: half of the prediction, for every other sample."""
+    values = torch.linspace(-1.0, 1.0, 128).reshape(32, 4) if prediction is None else 0.5 * prediction
+    return values, torch.arange(32) % 2 == 0
+
+
 def shifts(size: int, by: int) -> Tensor:
     """The cyclic group of shifts by multiples of `by`, (size / by, size, size)."""
     eye = torch.eye(size)
@@ -128,6 +134,11 @@ ROWS: Mapping[str, Row] = {
     ),
     "hessian_align": Row(arguments={"domains": torch.arange(32) % 3, "alpha": 0.1, "beta": 0.1}),
     "ibp": Row(arguments={"eps": linear(0.02, 0.1), "strength": 0.5}),
+    "intertwined": Row(
+        arguments={"matcher": halved, "every": 1, "strength": 0.5},
+        base=F.mse_loss,
+        target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels],
+    ),
     "l2_anchor": Row(begin=lambda recipe: recipe.end_task()),
     "l2": Row(arguments={"strength": 0.1}),
     "mapo": Row(
@@ -427,6 +438,7 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (torch.diag(d.positive(4)) + 0.1 * d.normal(4, 4), d.normal(4, 3), d.normal(4, 2), 0.5),
         bfloat16=False,
     ),
+    "intertwined.guidance": Function(lambda d: (d.normal(4, 2), d.normal(4, 2), d.positive(4))),
     "l2_anchor.anchor_penalty": Function(lambda d: (pair(d), pair(d), pair(d)), vmap=False),
     "l2_anchor.squared_gradients": Function(
         lambda d: (squared_error, {"w": d.normal(3)}, d.normal(4, 3), d.normal(4)),
@@ -635,6 +647,14 @@ FUNCTIONS: Mapping[str, Function] = {
     "sparse_ot.sparse_ot": Function(
         lambda d: (d.positive(4, 3), None, None, None, 0.5), differentiable=False, vmap=False, compiles=False
     ),
+    "stereo.block_matching": Function(
+        lambda d: (d.normal(12), d.normal(12), torch.arange(4, dtype=torch.float64), 3), differentiable=False
+    ),
+    "stereo.flattened": Function(lambda d: (d.normal(6), torch.tensor([0, 0, 0, 1, 1, 1])), vmap=False, compiles=False),
+    "stereo.matching_costs": Function(
+        lambda d: (d.normal(12), d.normal(12), torch.tensor([0.3, 1.2], dtype=torch.float64), 3)
+    ),
+    "stereo.sampled": Function(lambda d: (d.normal(6), 4.0 * d.probabilities(5))),
     "stablemax.log_s": Function(lambda d: (d.normal(5, 3),)),
     "stablemax.log_stablemax": Function(lambda d: (d.normal(5, 3),)),
     "stablemax.s": Function(lambda d: (d.normal(5, 3),)),
