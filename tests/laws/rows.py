@@ -106,6 +106,7 @@ def _task(recipe: Recipe) -> tuple[Tensor, Tensor]:
 
 
 ROWS: Mapping[str, Row] = {
+    "coherent_splats": Row(arguments={"strength": 0.1, "levels": 1, "width": 4, "where": "first.weight"}),
     "contractive": Row(
         arguments={"strength": 1.0},
         base=F.mse_loss,
@@ -328,6 +329,10 @@ FUNCTIONS: Mapping[str, Function] = {
         differentiable=False,
     ),
     "bang.interpolated": Function(lambda d: (pair(d), pair(d), 0.3), vmap=False),
+    "coherent_splats.flow_difference": Function(
+        lambda d: (d.normal(4, 5, 3), d.normal(4, 5, 3), 0.3 * d.normal(4, 5, 2))
+    ),
+    "coherent_splats.masked_variation": Function(lambda d: (d.normal(2, 4, 5), d.labels(20, 2).reshape(4, 5))),
     "contractive.log_density_difference": Function(lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.5)),
     "contractive.metropolis": Function(
         lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.1 * d.positive(4), 0.5), differentiable=False
