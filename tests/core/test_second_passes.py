@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tikhon import EMA, SAM, Method, MixUp, Recipe, TikhonError
+from tikhon.core.passes import eval_mode
 
 from .common import CARD, Remembering, mlp, ready, rows, same, sgd, train, weights
 
@@ -313,3 +314,13 @@ def test_memories_under_mixing_hold_predictions_on_clean_inputs() -> None:
     expected = model(rows()[0]).detach()
     train(recipe, optimizer)
     assert torch.equal(method.table, expected)
+
+
+def test_eval_mode_keeps_gradients_and_puts_every_mode_back() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    model[2].eval()
+    with eval_mode(model):
+        assert not any(module.training for module in model.modules())
+        assert model(torch.ones(2, 3)).requires_grad
+    assert [module.training for module in model.modules()] == [True, True, True, False]
+    assert torch.equal(model[1].running_mean, torch.zeros(3))

@@ -47,6 +47,21 @@ def test_the_worst_case_bounds_every_loss_in_the_box_and_two_classes_reach_it(so
             torch.testing.assert_close(found, worst)
 
 
+def test_bounds_are_of_what_the_recipe_reads_in_the_output() -> None:
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(3, 4).double(), torch.rand(5, 3).double(), torch.tensor([0, 1, 0, 1, 0])
+    losses = []
+    for part, whole in ((slice(1, 3), model), (slice(0, 2), nn.Linear(3, 2).double())):
+        if whole is not model:
+            whole.weight.data, whole.bias.data = model.weight.data[1:3], model.bias.data[1:3]
+        recipe = tikhon.Recipe(tikhon.IBPTraining(0.1), output=lambda scores, part=part: scores[:, part])
+        recipe.prepare(whole)
+        recipe.attach(torch.optim.SGD(whole.parameters(), lr=0.1))
+        losses.append(recipe.loss(x, y).item())
+        assert whole.training
+    assert losses[0] == pytest.approx(losses[1])
+
+
 def test_strength_moves_from_the_task_to_the_worst_case() -> None:
     losses = []
     for strength in (0.0, 0.3, 1.0):
