@@ -78,7 +78,7 @@ from tikhon.methods.sparsity.wgsef import GroupSparseEnvelope as GroupSparseEnve
 from tikhon.methods.stochastic.multi_sample_dropout import MultiSampleDropout as MultiSampleDropout
 from tikhon.methods.stochastic.nested_dropout import NestedDropout as NestedDropout
 from tikhon.methods.stochastic.policy_noise_mask import PolicyNoiseMask as PolicyNoiseMask
-from tikhon.methods.structure.soft_equivariance import ProjectionEquivariancePenalty as ProjectionEquivariancePenalty
+from tikhon.methods.structure.soft_equivariance import EquivariancePenalty as EquivariancePenalty
 from tikhon.methods.targets.class_relation_kd import ClassRelationKD as ClassRelationKD
 from tikhon.methods.targets.elr import ELR as ELR
 from tikhon.methods.targets.label_smoothing import LabelSmoothing as LabelSmoothing

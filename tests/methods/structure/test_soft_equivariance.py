@@ -35,7 +35,7 @@ def network():
 
 def ready(symmetries, model=None, rate=0.02, **arguments):
     model = network() if model is None else model
-    method = tikhon.ProjectionEquivariancePenalty(symmetries, **arguments)
+    method = tikhon.EquivariancePenalty(symmetries, **arguments)
     recipe = tikhon.Recipe(method, base=F.mse_loss)
     recipe.prepare(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
@@ -145,12 +145,12 @@ def test_what_does_not_fit_is_refused() -> None:
         ({"turn": (turns(4), torch.tensor([1.0, -1.0, -1.0, 1.0]).reshape(4, 1, 1))}, "multiply"),
     ):
         with pytest.raises(TikhonError, match=says):
-            tikhon.ProjectionEquivariancePenalty(symmetries)
+            tikhon.EquivariancePenalty(symmetries)
     with pytest.raises(TikhonError, match="more than 256"):
         generated(turns(1000)[1:2])
     for warmup in (0, 1.5, True):
         with pytest.raises(TikhonError, match="warmup"):
-            tikhon.ProjectionEquivariancePenalty({"turn": TURN}, warmup=warmup)
+            tikhon.EquivariancePenalty({"turn": TURN}, warmup=warmup)
     for model, arguments, says in (
         (nn.Sequential(nn.Linear(2, 6), nn.Linear(6, 1)), {}, "the 4 elements .* a multiple"),
         (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1)), {}, "2 inputs and 1 outputs, but the layers have 3 and 1"),

@@ -49,10 +49,10 @@ class NeuralODE(nn.Module):
     Reference: Chen, Rubanova, Bettencourt, Duvenaud 2018, arXiv 1806.07366; steps by sample: Lienen, Guennemann 2022,
     arXiv 2210.12375.
 
-    >>> class Field(nn.Module):
+    >>> class Field(torch.nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
-    ...         self.inner = nn.Linear(3, 3)
+    ...         self.inner = torch.nn.Linear(3, 3)
     ...     def forward(self, t, y):
     ...         return torch.tanh(self.inner(y))
     >>> layer = tikhon.NeuralODE(Field())

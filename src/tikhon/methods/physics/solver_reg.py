@@ -84,6 +84,7 @@ class SolverHeuristicReg(Method):
         hurts="Identifying a system: fast dynamics are damped. Large strengths, which cost accuracy.",
         cost="None to speak of: the solver computes the estimates anyway.",
     )
+    needs = frozenset({"blocks"})
     exempt = {"compile": "how many steps a solver takes depends on the data"}
 
     def __init__(

@@ -44,7 +44,7 @@ def relaxed(violations: Tensor, power: float) -> Tensor:
     return (kept / kept.min()) ** -power
 
 
-class ProjectionEquivariancePenalty(Method):
+class EquivariancePenalty(Method):
     """Pull the layers of an MLP towards several symmetries at once, and let go of those that the data break.
 
     Use it with few samples of something that may be symmetric, exactly, nearly or not at all: rotations, mirrors,
@@ -68,7 +68,7 @@ class ProjectionEquivariancePenalty(Method):
     >>> turns = torch.stack([torch.eye(2), -torch.eye(2)])
     >>> even = torch.ones(2, 1, 1)
     >>> recipe = tikhon.Recipe(
-    ...     tikhon.ProjectionEquivariancePenalty({"half turn": (turns, even)})
+    ...     tikhon.EquivariancePenalty({"half turn": (turns, even)})
     ... )
     """
 

@@ -14,7 +14,7 @@ from tikhon.core.method import Method
 from tikhon.core.recipe import Recipe
 from tikhon.core.step import seed_for
 from tikhon.math.groups import copies, equivariant_part, generated, regular
-from tikhon.methods.structure.soft_equivariance import ProjectionEquivariancePenalty
+from tikhon.methods.structure.soft_equivariance import EquivariancePenalty
 from tikhon.studies.experiment import Report
 from tikhon.studies.study import Expectation, Settings, Study
 
@@ -52,7 +52,7 @@ def run(settings: Settings, seed: int, report: Report) -> dict[str, float]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("weights", seed))
         model = nn.Sequential(nn.Linear(2, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, 1))
-    penalty = ProjectionEquivariancePenalty(SYMMETRIES, strength=settings["strength"], warmup=WARMUP)
+    penalty = EquivariancePenalty(SYMMETRIES, strength=settings["strength"], warmup=WARMUP)
     if settings["hard"]:
         _constrain(model)
     methods: list[Method] = [penalty]
