@@ -6,12 +6,14 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tikhon.core.checkpoint import Checkpoint
 from tikhon.core.errors import TikhonError
 from tikhon.core.recipe import Recipe
 from tikhon.core.step import seed_for
@@ -52,13 +54,16 @@ def fit(
     keep_best: str | None = None,
     seed: int = 0,
     on_epoch: Callable[[int, History], None] | None = None,
+    checkpoint: str | Path | None = None,
 ) -> tuple[nn.Module, History]:
     """Train a model with a recipe and return the finished, exported model with what was seen on the way.
 
     data: inputs (N, ...) and target (N, ...); optimizer: parameters -> optimizer, SGD with learning rate 0.1 and
     momentum 0.9 by default; metrics: functions of the deployed model, called after every epoch in eval mode;
     keep_best: the metric whose best epoch's weights are returned (early stopping that restores); seed: of the order of
-    batches and of torch's global generator for dropout-like modules, which is put back at the end.
+    batches and of torch's global generator for dropout-like modules, which is put back at the end; checkpoint: a folder
+    in which the state after every epoch is kept: called again with the same arguments after an interruption, training
+    goes on from there and ends with the same weights, to the bit.
     """
     inputs, target = data
     if len(inputs) != len(target):
@@ -74,10 +79,20 @@ def fit(
     chosen = make(prepared.parameters())
     steps = epochs * -(-len(target) // batch_size)
     recipe.attach(chosen, steps=steps, epochs=epochs)
-    history, best = History(metrics={name: [] for name in metrics or {}}), None
+    history = History(metrics={name: [] for name in metrics or {}})
+    best: tuple[dict[str, Any], dict[str, Any]] | None = None
+    identity = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "samples": len(target)}
+    files = None if checkpoint is None else Checkpoint(checkpoint, identity)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("modules", seed))  # what nn.Dropout draws from
-        for epoch in range(epochs):
+        saved = None if files is None else files.load()
+        if saved is not None:
+            prepared.load_state_dict(saved["model"])
+            chosen.load_state_dict(saved["optimizer"])
+            torch.set_rng_state(saved["generator"])
+            recipe.load_state_dict(saved["recipe"])
+            history, best = History(**saved["history"]), saved["best"]
+        for epoch in range(recipe.epoch, epochs):
             start = time.perf_counter()
             rows = batches(inputs, target, batch_size, seed, epoch)
             history.train_loss.append(_epoch(prepared, recipe, chosen, rows))
@@ -87,6 +102,17 @@ def fit(
             if keep_best is not None and _is_best(history.metrics[keep_best]):
                 history.best_epoch = epoch
                 best = copy.deepcopy((prepared.state_dict(), recipe.state_dict()))
+            if files is not None:
+                files.save(
+                    {
+                        "model": prepared.state_dict(),
+                        "optimizer": chosen.state_dict(),
+                        "recipe": recipe.state_dict(),
+                        "generator": torch.get_rng_state(),
+                        "history": asdict(history),
+                        "best": best,
+                    }
+                )
             if on_epoch is not None:
                 on_epoch(epoch, history)
     if best is not None:

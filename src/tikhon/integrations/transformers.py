@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
+from tikhon.core import checkpoint
 from tikhon.core.errors import TikhonError
 from tikhon.core.recipe import Recipe
 
@@ -88,8 +88,8 @@ class RecipeTrainer(Trainer):
         self._resumed = _EpochsAndFiles.read(folder) if folder else None
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
+    def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
+        super()._load_optimizer_and_scheduler(folder)
         if self._resumed is not None:
             self.recipe.load_state_dict(self._resumed)  # last, as always
             self._resumed = None
@@ -109,15 +109,14 @@ class _EpochsAndFiles(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             path = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" / FILE
-            torch.save(self.recipe.state_dict(), path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
+            checkpoint.write(path, self.recipe.state_dict())
 
     @staticmethod
     def read(folder: str | bool) -> dict[str, Any]:
         path = Path(str(folder)) / FILE
         if not path.is_file():
             raise TikhonError(f"There is no {FILE} in {folder}: that checkpoint was not written with a recipe.")
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = checkpoint.read(path)
         return state
 
 
