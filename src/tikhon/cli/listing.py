@@ -17,6 +17,11 @@ from tikhon.core.errors import TikhonError, near_misses
 from tikhon.report.catalogue import describe
 from tikhon.report.evidence import STYLES
 
+LEGEND = """
+Evidence: whether the paper's claim replayed in a small study here, in part, or not;
+stale: the code has changed since; none: there is no study yet.
+tikhon show NAME says more of one."""
+
 
 def run(family: str | None, problem: str | None, *, as_json: bool) -> None:
     """Print the methods of a family, or for a problem, or all."""
@@ -36,7 +41,7 @@ def run(family: str | None, problem: str | None, *, as_json: bool) -> None:
     elif not rows:
         typer.echo(f"No method of {family or 'any family'} addresses {problem} yet.")
     else:
-        Console().print(_table(rows), "\ntikhon show NAME says more of one.", highlight=False)
+        Console().print(_table(rows), LEGEND, highlight=False)
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

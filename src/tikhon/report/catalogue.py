@@ -113,7 +113,8 @@ def example(listing: Listing) -> str:
     kind = listing.load()
     if not listing.classifies:
         found = doctest.DocTestParser().get_examples(inspect.getdoc(kind) or "")
-        return "import torch, tikhon\n\n" + "".join(one.source for one in found)
+        source = "".join(one.source for one in found)
+        return source if source.startswith("import ") else "import torch, tikhon\n\n" + source
     ids = "ids" in kind.needs
     data, batch, index = ("tk.data.indexed(train)", "index, x, y", ", index=index") if ids else ("train", "x, y", "")
     samples = ", samples=len(train)" if ids else ""
