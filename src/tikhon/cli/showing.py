@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -56,7 +56,8 @@ def _parts(listing: Listing, known: dict[str, Any]) -> list[RenderableType]:
         limits["no neutral setting"] = "no arguments make it plain training"
     if limits:
         parts += _section("limits", _pairs(limits))
-    parts += [Text("\nexample\n", style="bold"), Text(known["example"], no_wrap=True, overflow="ignore")]
+    # In a group of its own: `print` joins texts, and what comes out of that is wrapped.
+    parts += [Text("\nexample\n", style="bold"), Group(Text(known["example"], no_wrap=True, overflow="ignore"))]
     evidence = load_evidence(listing)
     parts += _section("evidence", evidence_view(evidence) if evidence is not None else _unproved(listing))
     return parts

@@ -67,10 +67,13 @@ class AQTQuantizer(nn.Module):
     Cost: a few elementwise operations. Reference: Abdolrashidi, Wang, Agrawal, Malmaud, Rybakov, Leichner, Lew 2021,
     arXiv 2105.03536, and its library, which leaves the scales of a convolution's inputs out of the weights.
 
-    >>> import tikhon
-    >>> layer = AQTLinear(8, 3, bits=4)
-    >>> type(layer.quantizer) is tikhon.AQTQuantizer
+    >>> import torch, tikhon
+    >>> from tikhon.blocks.quantization.aqt import freeze_bounds, quantize_aqt
+    >>> model = quantize_aqt(torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Linear(4, 3)))
+    >>> type(model[0].quantizer) is tikhon.AQTQuantizer
     True
+    >>> output = model(torch.randn(16, 8))  # training goes on, until a few per cent of it are done
+    >>> freeze_bounds(model)
     """
 
     def __init__(self, channels: int, bits: int = 4, positive: bool = False) -> None:

@@ -146,7 +146,7 @@ class SubsampledAttention(nn.Module):
     (B, N), True where there is no token. Cost: `keep` of the scores and their softmax.
     Reference: Hussain, Zaki, Subramanian 2023, arXiv 2306.01705.
 
-    >>> import tikhon
+    >>> import torch, tikhon
     >>> attention = tikhon.SubsampledAttention(32, heads=4, keep=0.25)
     >>> attention(torch.zeros(2, 16, 32)).shape
     torch.Size([2, 16, 32])
