@@ -78,7 +78,8 @@ def about_moment(moment: str) -> str:
 
 def arguments(kind: Callable[..., Any]) -> list[dict[str, str]]:
     """Arguments of a class or function: name, type, default ("" where it must be given) and what the docstring says."""
-    found = list(inspect.signature(kind).parameters.values())
+    anything = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    found = [one for one in inspect.signature(kind).parameters.values() if one.kind not in anything]
     said = _said_of_arguments(inspect.getdoc(kind) or "", [one.name for one in found])
     return [
         {
@@ -92,16 +93,20 @@ def arguments(kind: Callable[..., Any]) -> list[dict[str, str]]:
 
 
 def _said_of_arguments(text: str, names: list[str]) -> dict[str, str]:
-    """Read `strength: weight of the term; low, high: its bounds.`, the way in which our docstrings name arguments."""
+    """Read `strength: weight of the term; low, high: its bounds.`, the way in which our docstrings name arguments.
+
+    What is said of one ends with its sentence.
+    """
     if not names:
         return {}
     name = rf"(?:{'|'.join(map(re.escape, names))})"
-    heading = re.compile(rf"(?:^|(?<=[;.] ))({name}(?:, {name})*): ")
+    heading = re.compile(rf"(?:^|(?<=[;.,] ))({name}(?:(?:, | and ){name})*): ")
     said: dict[str, str] = {}
     for paragraph in text.split("\n\n"):
         parts = heading.split(" ".join(paragraph.split()))
         for heads, about in zip(parts[1::2], parts[2::2], strict=True):
-            said |= dict.fromkeys(heads.split(", "), about.strip().rstrip(";."))
+            sentence = re.split(r"\. (?=[A-Z`])", about.strip())[0].rstrip(";.,")
+            said |= dict.fromkeys(re.split(r", | and ", heads), sentence)
     return said
 
 

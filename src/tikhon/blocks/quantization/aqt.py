@@ -61,8 +61,10 @@ class AQTQuantizer(nn.Module):
         q = clip(round(s x)),  r = clip(round(t w / s)),  y = q r / t + b,  s = (2^(b-1) - 1) / bound
 
     The scales of the inputs go into the weights before these are rounded, so that a product is one of integers alone
-    (`integers_of`). Gradients pass through the rounding, not through what was clipped, nor through scales. positive:
-    inputs are never negative (after ReLU): unsigned integers, rounded down, s = 2^b / bound. bits: of both, 2 to 8.
+    (`integers_of`). Gradients pass through the rounding, not through what was clipped, nor through scales.
+
+    channels: of the inputs; bits: of both operands, 2 to 8; positive: inputs are never negative (after ReLU): unsigned
+    integers, rounded down, s = 2^b / bound.
 
     Cost: a few elementwise operations. Reference: Abdolrashidi, Wang, Agrawal, Malmaud, Rybakov, Leichner, Lew 2021,
     arXiv 2105.03536, and its library, which leaves the scales of a convolution's inputs out of the weights.

@@ -137,7 +137,7 @@ class SubsampledAttention(nn.Module):
     steps set `keep` of every such block among `model.modules()` to 1, so that the dense network is what was trained
     last. Evaluation is dense; several subsampled passes form an ensemble (`subsampled_outputs`).
 
-    size: width E, a multiple of `heads`; keep: which part of the sequence is seen, in (0, 1], 1/4 to 1/8 in the paper;
+    size: width E; heads: a divisor of it; keep: which part of the sequence is seen, in (0, 1], 1/4 to 1/8 in the paper;
     every pass and every layer draws its own, the same for all sequences, heads and queries; spread: None for all parts
     alike, or a distance in tokens: then each window of the sequence sees sources shuffled so far (the paper's locally
     biased form, better where neighbours matter); causal: whether a token may see those after it.

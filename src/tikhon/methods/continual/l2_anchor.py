@@ -36,7 +36,8 @@ class L2Anchor(Method):
     arXiv 1805.06370, without decay), so memory does not grow. Under several processes give every one the same data.
 
     strength: at least 0; Fisher values are small, so there 1e2 to 1e5 is usual; where: which parameters: the weights by
-    default; leave out heads that belong to one task, and in transformers the paper anchors the attention blocks alone.
+    default; leave out heads that belong to one task, and in transformers the paper anchors the attention blocks alone;
+    fisher: whether the distances are weighted by the Fisher information.
 
     Cost: one or two copies of the selected parameters and one pass over them a step; the Fisher costs about an epoch's
     gradients at the end of a task.

@@ -105,8 +105,9 @@ class DataDiet(Method):
         EL2N_i = mean over epochs of ||p_i - y_i||_2,   keep the share of samples with the highest
 
     keep: the share kept, in (0, 1]; scores: (samples,) scores to select by from the start, for example `el2n` or
-    `grand` averaged over several networks as in the paper; without them EL2N is averaged over the first `score_epochs`
-    epochs of this training (the paper scores at epoch 10 to 20 of 200); skip_hardest: a share left out at the top.
+    `grand` averaged over several networks as in the paper; score_epochs: over how many of the first epochs of this
+    training EL2N is averaged where no scores are given (the paper scores at epoch 10 to 20 of 200); skip_hardest: a
+    share left out at the top.
 
     What is left out has weight 0 and still takes its time; to save that, train on torch's `Subset(indexed_data,
     method.kept().tolist())`. Under `total=` count the kept samples alone. Samples that were never scored are left out.
