@@ -41,10 +41,10 @@ def ibp_tightness(model: nn.Module, inputs: Tensor, radius: Tensor | None = None
     interval bounds are exact and tends to 0 where they are useless. The model is taken as in eval mode.
 
     model: of layers that bounds know; inputs: (B, ...), floating point; radius: how far each entry may move, at least
-    0, of the inputs' shape or one that broadcasts to it; only the ratios of its entries matter, and by default all are equal. Returns (B, K), in [0, 1];
-    1 for an output that does not move. Raises `TikhonError` for a model with a layer that bounds do not know.
-    Source: Mao, Müller, Fischer, Vechev 2023, arXiv 2306.10426, in the form that is local at an input. The official
-    code measures differences to the score of the label, this function the scores themselves.
+    0, of the inputs' shape or one that broadcasts to it; only the ratios of its entries matter, and by default all are
+    equal. Returns (B, K), in [0, 1]; 1 for an output that does not move. Raises `TikhonError` for a model with a layer
+    that bounds do not know. Source: Mao, Müller, Fischer, Vechev 2023, arXiv 2306.10426, in the form that is local at
+    an input. The official code measures differences to the score of the label, this function the scores themselves.
 
     >>> import torch, tikhon
     >>> model = torch.nn.Sequential(torch.nn.Linear(1, 2, bias=False), torch.nn.Linear(2, 1, bias=False)).double()
