@@ -659,6 +659,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "stereo.matching_costs": Function(
         lambda d: (d.normal(12), d.normal(12), torch.tensor([0.3, 1.2], dtype=torch.float64), 3)
     ),
+    "stereo.texture": Function(lambda d: (d.normal(12), 3)),
     "stereo.sampled": Function(lambda d: (d.normal(6), 4.0 * d.probabilities(5))),
     "stablemax.log_s": Function(lambda d: (d.normal(5, 3),)),
     "stablemax.log_stablemax": Function(lambda d: (d.normal(5, 3),)),

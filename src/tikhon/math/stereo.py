@@ -36,6 +36,16 @@ def matching_costs(left: Tensor, right: Tensor, disparities: Tensor, window: int
     return F.avg_pool1d(differences[:, None], window, 1, window // 2, count_include_pad=False)[:, 0]
 
 
+def texture(signal: Tensor, window: int = 9) -> Tensor:
+    """Standard deviation of a signal in a window around every pixel, cut at the ends: (W,) -> (W,)."""
+
+    def mean(values: Tensor) -> Tensor:
+        return F.avg_pool1d(values[None, None], window, 1, window // 2, count_include_pad=False)[0, 0]
+
+    centred = signal - signal.mean()
+    return (mean(centred.square()) - mean(centred).square()).clamp_min(0.0).sqrt()
+
+
 def block_matching(
     left: Tensor,
     right: Tensor,
@@ -47,9 +57,9 @@ def block_matching(
 ) -> tuple[Tensor, Tensor]:
     """The candidate of least cost at every pixel of the left signal, and where the right one, matched back, agrees.
 
-    left, right: (W,); disparities: (D,), rising; prior: (W,), None: all candidates are searched, else those within
-    `radius` of it; tolerance: by how much the disparity at the matched pixel of the right signal may differ. Returns
-    disparities (W,) and (W,) booleans. Not differentiable.
+    left, right: (W,); disparities: (D,), rising; prior: (W,), only candidates within `radius` of it are searched, all
+    where it is NaN or None; tolerance: by how much the disparity at the matched pixel of the right signal may differ.
+    Returns disparities (W,) and (W,) booleans. Not differentiable.
 
     >>> line = torch.tensor([0.0, 0.0, 5.0, 1.0, 7.0, 2.0, 0.0, 0.0])
     >>> found, consistent = block_matching(line, line.roll(-1), torch.arange(4.0), window=3)
@@ -60,8 +70,9 @@ def block_matching(
     forth = matching_costs(left, right, disparities, window)
     back = matching_costs(right.flip(0), left.flip(0), disparities, window).flip(1)
     if prior is not None:
-        forth = torch.where((disparities[:, None] - prior).abs() <= radius, forth, torch.inf)
-        landed = (here - prior).round().long().clamp(0, len(left) - 1)
+        near = (disparities[:, None] - prior).abs() <= radius
+        forth = torch.where(near | prior.isnan(), forth, torch.inf)
+        landed = (here - prior.nan_to_num()).round().long().clamp(0, len(left) - 1)
         # the right signal searches around what lands on it; pixels on which nothing does keep all candidates
         expected = torch.full_like(prior, torch.nan).index_put((landed,), prior)
         near = (disparities[:, None] - expected).abs() <= radius

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import tikhon
 from tikhon import TikhonError
-from tikhon.math.stereo import block_matching, flattened, matching_costs, sampled
+from tikhon.math.stereo import block_matching, flattened, matching_costs, sampled, texture
 
 INPUTS = torch.linspace(-1.0, 1.0, 12, dtype=torch.float64)[:, None]
 TARGET, INDEX = torch.sin(3.0 * INPUTS), torch.arange(12)
@@ -33,6 +33,8 @@ def test_costs_are_those_of_the_loop_and_interpolation_is_numpys() -> None:
             assert found[i, x].item() == pytest.approx(expected, rel=1e-12)
     places = torch.tensor([-3.0, 0.2, 7.0, 18.999, 19.0, 40.0]).double()
     torch.testing.assert_close(sampled(left, places), torch.from_numpy(np.interp(places, np.arange(20), left.numpy())))
+    deviation = left.unfold(0, 5, 1).std(1, correction=0)
+    torch.testing.assert_close(texture(left, 5)[2:-2], deviation)
     assert sampled(torch.ones(1), torch.tensor([3.0])).item() == 1.0
 
 
@@ -49,6 +51,10 @@ def test_matching_finds_shifts_and_knows_where_it_cannot() -> None:
     )
     assert ((found - 6.4).abs() <= 1.0).all()  # restarted: no more than the radius away, flat or not
     assert consistent[33:48].all()
+    wrong = torch.where(texture(scene, 5) > 0.1, torch.nan, 6.4)
+    assert wrong[33:47].isfinite().all()
+    found, _ = block_matching(scene, scene.roll(-6), torch.arange(12.0).double(), 5, prior=wrong - 3.0)
+    assert (found[textured] == 6.0).all()  # a wrong prior does no harm where it is not asked for
 
 
 def test_lines_of_regions_are_least_squares() -> None:

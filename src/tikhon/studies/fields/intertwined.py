@@ -11,7 +11,7 @@ from tikhon.core.fit import fit
 from tikhon.core.method import Method
 from tikhon.core.recipe import Recipe
 from tikhon.core.step import seed_for
-from tikhon.math.stereo import block_matching, flattened, sampled
+from tikhon.math.stereo import block_matching, flattened, sampled, texture
 from tikhon.methods.fields.intertwined import IntertwinedReg, Matcher
 from tikhon.studies.experiment import Report
 from tikhon.studies.study import Expectation, Settings, Study
@@ -37,7 +37,9 @@ def run(settings: Settings, seed: int, report: Report) -> dict[str, float]:
     candidates = torch.arange(LEAST, MOST + 0.1, 0.25)
 
     def matcher(prediction: Tensor | None) -> tuple[Tensor, Tensor]:
-        prior = None if prediction is None else flattened(disparity(prediction[:, 0]), regions)
+        prior = None  # a restart leaves alone what has texture
+        if prediction is not None:
+            prior = torch.where(texture(left) > 5.0 * NOISE, torch.nan, flattened(disparity(prediction[:, 0]), regions))
         found, consistent = block_matching(left, right, candidates, settings["window"], prior)
         return ((found - CENTRE) / SPREAD)[:, None], consistent
 
