@@ -4,13 +4,14 @@ BIN := .venv/bin
 # One thread a process: two threads beside another busy process are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint types unit parity evidence current stubs browser clean
+.PHONY: help setup demo test lint types unit parity fuzz evidence current stubs browser clean
 
 help:
 	@echo "make demo    which of several methods rescues a network from 40% wrong labels (3 minutes)"
 	@echo "make test    everything that CI runs"
 	@echo "make setup   the private environment .venv, with the command .venv/bin/tikhon"
 	@echo "make parity  the numbers of official implementations (TIKHON_GOLDEN=FOLDER for further cases)"
+	@echo "make fuzz    10,000 random recipes: each trains finitely or is refused"
 	@echo "make evidence  run the studies that are due, and draw the tables of README and docs"
 	@echo "make stubs   src/tikhon/__init__.pyi, for type checkers: after adding a method"
 	@echo "make lint | types | unit   the parts of make test"
@@ -39,6 +40,9 @@ unit: setup browser
 
 parity: setup
 	$(BIN)/python -m pytest -rs tests/parity
+
+fuzz: setup
+	TIKHON_FUZZ=10000 $(BIN)/python -m pytest -s tests/fuzz
 
 evidence: setup
 	$(BIN)/tikhon prove --all

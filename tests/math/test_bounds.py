@@ -134,5 +134,7 @@ def test_what_has_no_rule_is_refused() -> None:
         nn.BatchNorm1d(4)(box)
     with pytest.raises(TikhonError, match="drops nothing"):
         nn.Dropout()(box)
+    with pytest.raises(TikhonError, match="tensor's 'is_nested'"):
+        nn.TransformerEncoderLayer(4, 1, 8, batch_first=True)(Interval(torch.zeros(2, 3, 4), torch.ones(2, 3, 4)))
     with pytest.raises(TikhonError, match="both depend"):
         box * box

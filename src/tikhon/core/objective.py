@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from tikhon.core.errors import Diverged, TikhonError
@@ -102,7 +103,14 @@ class Objective:
         for entry in self.plan.of("parameter_terms"):
             if entry.active():
                 self._enter(entry, "parameter_terms")
-                terms |= self._named(entry, entry.method.parameter_terms(self.run.model, entry.step))
+                try:
+                    found = entry.method.parameter_terms(self.run.model, entry.step)
+                except torch._C._LinAlgError as error:  # what a decomposition says of weights that are NaN
+                    raise Diverged(
+                        f"{entry.key} cannot be computed at step {self.run.clock.number}; are the weights still "
+                        f"finite? Lower the learning rate. {error}"
+                    ) from error
+                terms |= self._named(entry, found)
         total: Tensor | None = None
         for term in terms.values():
             weighted = resolve(term.strength, self.run.clock) * term.value

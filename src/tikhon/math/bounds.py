@@ -62,6 +62,11 @@ class Interval:
         features, weight, bias = self._last
         return linear_margins(features.centre, features.radius, weight, bias, probabilities)
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what Python itself probes for
+            raise AttributeError(name)
+        raise TikhonError(f"There is no rule for bounds through a tensor's {name!r}: leave out the layer that asks.")
+
     # What a forward pass asks of a tensor -------------------------------------------------------------------------
 
     @property

@@ -132,3 +132,15 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(TikhonError, match="sara goes by the progress of training"):
         ready(share=0.2, steps=None)
     ready(share=0.2, reselect=None, steps=None)
+
+
+def test_weights_that_are_no_longer_finite_are_named() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3))
+    recipe = tikhon.Recipe(tikhon.SaRA(share=0.5))
+    recipe.prepare(model)
+    recipe.attach(torch.optim.SGD(model.parameters(), lr=0.1), steps=2)
+    with torch.no_grad():
+        model[0].weight.fill_(float("nan"))
+    with pytest.raises(tikhon.Diverged, match="sara cannot be computed at step 0"):
+        recipe.loss(torch.ones(2, 4), torch.tensor([0, 1]))
