@@ -105,7 +105,8 @@ class Objective:
                 self._enter(entry, "parameter_terms")
                 try:
                     found = entry.method.parameter_terms(self.run.model, entry.step)
-                except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # what a decomposition says of weights that are NaN
+                except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+                    # What a decomposition says of weights that are NaN.
                     raise Diverged(
                         f"{entry.key} cannot be computed at step {self.run.clock.number}; are the weights still "
                         f"finite? Lower the learning rate. {error}"
