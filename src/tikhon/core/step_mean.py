@@ -34,14 +34,15 @@ class StepMean(nn.Module):
     def value(self) -> list[Tensor]:
         """The mean over the samples of every micro-batch and process."""
         samples = sum(count for count, _ in self._staged)
-        means = [torch.zeros_like(one) for one in self._staged[0][1]]
+        sums = [torch.zeros_like(one) for one in self._staged[0][1]]
         for count, tensors in self._staged:
-            torch._foreach_add_(means, tensors, alpha=count / samples)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for one in means:  # processes have batches of one size, as for the averaged gradients
-                torch.distributed.all_reduce(one)
-            torch._foreach_div_(means, torch.distributed.get_world_size())
-        return means
+            torch._foreach_add_(sums, tensors, alpha=count)
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return list(torch._foreach_div(sums, samples))
+        everywhere = sums[0].new_tensor(samples)
+        for one in (everywhere, *sums):
+            torch.distributed.all_reduce(one)
+        return list(torch._foreach_div(sums, everywhere))
 
     def commit(self, gather: Gather | None = None) -> None:
         """The step happened."""
