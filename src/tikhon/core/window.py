@@ -107,7 +107,7 @@ class Window:
         if self._penalty is None:
             with torch.enable_grad():
                 total, terms = compute()
-            self.penalty_values = {name: term.value.detach() for name, term in terms.items()}
+            self.penalty_values = {name: _whole(term.value) for name, term in terms.items()}
             if total is None:
                 return None
             leaves = [one.leaf for one in self._run.select("all")]
@@ -115,7 +115,7 @@ class Window:
             self._gradients = [
                 (leaf, gradient) for leaf, gradient in zip(leaves, gradients, strict=True) if gradient is not None
             ]
-            self._penalty = total.detach()
+            self._penalty = _whole(total)
         return self._penalty
 
     def add_penalty_gradients(self) -> None:
@@ -151,6 +151,13 @@ class Window:
                 f"The loss was NaN or infinite at some step of epoch {self._run.clock.epoch}. Check the inputs for "
                 "NaN, or lower the learning rate; on the CPU the step and the term are named."
             )
+
+
+def _whole(value: Tensor) -> Tensor:
+    """A penalty's value as an ordinary tensor, also where parameters are sharded and it is a sum over shards."""
+    value = value.detach()
+    full = getattr(value, "full_tensor", None)  # of a DTensor, whose module takes half a second to import
+    return value if full is None else full()
 
 
 def _gather(values: Tensor) -> Tensor:
