@@ -57,9 +57,8 @@ def run(settings: Settings, seed: int, report: Report) -> dict[str, float]:
         }
 
 
-def falling(strength: float) -> Settings:
-    """The paper's schedule: by a factor of ten while training goes on."""
-    return {"recipe": f"solver_reg(strength=exponential({strength}, {0.1 * strength}))", "learning_rate": 0.01}
+def rates(recipe: str) -> list[Settings]:
+    return [{"recipe": recipe, "learning_rate": rate} for rate in (0.01, 0.005)]
 
 
 study = Study(
@@ -69,8 +68,8 @@ study = Study(
     "of Adam, early stopping in both arms",
     run=run,
     arms={
-        "none": [{"recipe": "none", "learning_rate": rate} for rate in (0.01, 0.005)],
-        "solver_reg": [falling(0.3), falling(0.6)],
+        "none": rates("none"),
+        "solver_reg": rates("solver_reg(strength=0.1)"),
     },
     expectations=[
         Expectation("solver_reg", "none", "doublings", "lower", margin=1.0),
