@@ -69,6 +69,8 @@ def test_another_training_and_another_format_are_refused(tmp_path) -> None:
         Checkpoint(tmp_path, {}).load()
     with pytest.raises(TikhonError, match="There is no"):
         checkpoint.read(tmp_path / "missing.pt")
+    with pytest.raises(TikhonError, match="a folder of their own"):
+        Checkpoint(tmp_path / "last.pt", {})
 
 
 def test_fit_goes_on_after_an_exception_and_refuses_another_recipe(tmp_path) -> None:

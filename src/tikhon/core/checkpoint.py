@@ -44,6 +44,8 @@ class Checkpoint:
 
     def __init__(self, folder: str | Path, identity: Mapping[str, Any]) -> None:
         self.folder, self.identity = Path(folder), dict(identity)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise TikhonError(f"{self.folder} is a file; checkpoints need a folder of their own.")
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Keep this state and the one before it."""
