@@ -174,9 +174,7 @@ class SubsampledAttention(nn.Module):
         kept = max(1, round(self.keep * length))
         sampling = self.training if self.sampling is None else self.sampling
         if not sampling or kept == length:
-            attended = subsampled_attention(
-                query, key, value, torch.arange(length, device=device), self.causal, padding
-            )
+            attended = subsampled_attention(query, key, value, None, self.causal, padding)
         elif self.spread is None:
             sources = random_sources(length, kept, device)
             attended = subsampled_attention(query, key, value, sources, self.causal, padding)
