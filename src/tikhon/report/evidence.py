@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -63,12 +63,14 @@ _SUMMARY_HEADER = ("entry", "for", "first of what was expected", "seen: differen
 
 def summary_table(directory: Path | None = None) -> str:
     """A row an entry as Markdown: what was seen first, and whether the claim replayed, or which part of it did not."""
-    rows = []
-    for listing in sorted(catalogue().values(), key=lambda one: (one.family, one.name)):
-        evidence = load_evidence(listing, directory)
-        if evidence is not None:
-            rows.append(_summary(listing, evidence))
-    return "\n".join(_line(row) for row in (_SUMMARY_HEADER, ("---",) * len(_SUMMARY_HEADER), *rows)) if rows else ""
+    rows = [_summary(listing, evidence) for listing, evidence in _stored(directory) if evidence is not None]
+    return _markdown(_SUMMARY_HEADER, rows) if rows else ""
+
+
+def _stored(directory: Path | None) -> list[tuple[Listing, Evidence | None]]:
+    """Every entry with its evidence, by family and name."""
+    listings = sorted(catalogue().values(), key=lambda one: (one.family, one.name))
+    return [(listing, load_evidence(listing, directory)) for listing in listings]
 
 
 def _summary(listing: Listing, evidence: Evidence) -> tuple[str, ...]:
@@ -109,14 +111,10 @@ _HEADER = (
 
 def evidence_table(directory: Path | None = None) -> str:
     """All evidence as Markdown: one row an expectation, and the entries that have no evidence below it."""
-    rows, missing = [], []
-    for listing in sorted(catalogue().values(), key=lambda one: (one.family, one.name)):
-        evidence = load_evidence(listing, directory)
-        if evidence is None:
-            missing.append(listing.class_name)
-        else:
-            rows += _rows(listing, evidence)
-    lines = [_line(row) for row in (_HEADER, ("---",) * len(_HEADER), *rows)] if rows else []
+    stored = _stored(directory)
+    rows = [row for listing, evidence in stored if evidence is not None for row in _rows(listing, evidence)]
+    missing = [listing.class_name for listing, evidence in stored if evidence is None]
+    lines = [_markdown(_HEADER, rows)] if rows else []
     if missing:
         lines += ["", f"Not yet proved: {', '.join(missing)}."]
     return "\n".join(lines).strip()
@@ -144,6 +142,10 @@ def _rows(listing: Listing, evidence: Evidence) -> list[tuple[str, ...]]:
     return rows
 
 
+def _markdown(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    return "\n".join(map(_line, (header, ("---",) * len(header), *rows)))
+
+
 def _line(cells: tuple[str, ...]) -> str:
     return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |"
 
@@ -151,21 +153,19 @@ def _line(cells: tuple[str, ...]) -> str:
 def demo_table(results: Mapping[str, Any]) -> str:
     """The table of a comparison, from the object that `tikhon compare --json` prints."""
     header = ("arm", "test accuracy", "against none", "calibration error", "time")
-    lines = [_line(header), _line(("---",) * len(header))]
+    rows = []
     for arm in results["arms"]:
         difference = (arm["difference"], arm["difference_low"], arm["difference_high"])
-        lines.append(
-            _line(
-                (
-                    arm["name"],
-                    with_interval(arm["mean"], arm["low"], arm["high"]),
-                    "" if arm["difference"] is None else with_interval(*difference, "+"),
-                    number(arm["calibration_error"]),
-                    f"{arm['relative_time']:.2f}x",
-                )
+        rows.append(
+            (
+                arm["name"],
+                with_interval(arm["mean"], arm["low"], arm["high"]),
+                "" if arm["difference"] is None else with_interval(*difference, "+"),
+                number(arm["calibration_error"]),
+                f"{arm['relative_time']:.2f}x",
             )
         )
-    return "\n".join(lines)
+    return _markdown(header, rows)
 
 
 def with_table(text: str, name: str, table: str) -> str:
