@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -94,9 +94,13 @@ class ClassLoss:
     kind: Kind = "classes"
     label_smoothing: float = 0.0
     """Of the caller's own `mean`; in training the target is smoothed instead, so that smoothing and mixing commute."""
+    per_class: Callable[[Tensor], Tensor] | None = None
+    """Log-probabilities -> the loss of the sample, were its label this class, in the same shape; None is their
+    negative, cross-entropy. A target of several classes means the expectation."""
 
     def scores(self, output: Tensor) -> Tensor:
-        return F.log_softmax(output, dim=1) if self.log_probabilities is None else self.log_probabilities(output)
+        log_p = F.log_softmax(output, dim=1) if self.log_probabilities is None else self.log_probabilities(output)
+        return log_p if self.per_class is None else -self.per_class(log_p)
 
     def _weight(self, like: Tensor) -> Tensor | None:
         return None if self.weight is None else self.weight.to(like)
@@ -106,7 +110,10 @@ class ClassLoss:
         return _summed(F.nll_loss(scores, value, weight, ignore_index=self.ignore_index, reduction="none"))
 
     def soft(self, scores: Tensor, probabilities: Tensor) -> Tensor:
-        return _summed(-(self._weighted(scores) * probabilities.to(scores.dtype)).sum(1))
+        return _summed(self._expected(scores, probabilities))
+
+    def _expected(self, scores: Tensor, probabilities: Tensor) -> Tensor:
+        return -(self._weighted(scores) * probabilities.to(scores.dtype)).sum(1)
 
     def even(self, scores: Tensor, value: Tensor) -> Tensor:
         pointwise = -self._weighted(scores).mean(1)
@@ -126,10 +133,10 @@ class ClassLoss:
         return _summed(kept.to(torch.get_default_dtype()))
 
     def probabilities(self, output: Tensor) -> Tensor:
-        return F.softmax(output, dim=1) if self.log_probabilities is None else self.scores(output).exp()
+        return F.softmax(output, dim=1) if self.log_probabilities is None else self.log_probabilities(output).exp()
 
     def mean(self, output: Tensor, value: Tensor) -> Tensor:
-        if self.log_probabilities is None:
+        if self.log_probabilities is None and self.per_class is None:
             return F.cross_entropy(
                 output,
                 value,
@@ -137,9 +144,9 @@ class ClassLoss:
                 ignore_index=self.ignore_index,
                 label_smoothing=self.label_smoothing,
             )
-        if value.is_floating_point():
-            return self.soft(self.scores(output), value).mean()
         scores = self.scores(output)  # may be wider than the output
+        if value.is_floating_point():
+            return self._expected(scores, value).mean()
         return F.nll_loss(scores, value, self._weight(scores), ignore_index=self.ignore_index)
 
     def refuse(self, output: Tensor, value: Tensor) -> bool:
@@ -175,6 +182,19 @@ class ClassLoss:
                 f"{output.shape[1] - 1}). Check the labels, or the size of the model's last layer."
             )
         return ignored
+
+
+def with_per_class(loss: Loss, per_class: Callable[[Tensor], Tensor], key: str) -> ClassLoss:
+    """The caller's class loss, its class weights and ignored labels kept, with another loss in place of cross-entropy.
+
+    key: of the method that provides it, which is named where the base loss is no cross-entropy.
+    """
+    if not isinstance(loss, ClassLoss) or loss.per_class is not None:
+        raise TikhonError(
+            f"{key} takes the place of cross-entropy, and the base loss is another ({type(loss).__name__}): use "
+            "base=torch.nn.functional.cross_entropy, torch.nn.CrossEntropyLoss(...) or tk.ClassLoss(...)."
+        )
+    return replace(loss, per_class=per_class)
 
 
 def _summed(pointwise: Tensor) -> Tensor:
