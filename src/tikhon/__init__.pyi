@@ -81,6 +81,7 @@ from tikhon.methods.stochastic.policy_noise_mask import PolicyNoiseMask as Polic
 from tikhon.methods.structure.soft_equivariance import EquivariancePenalty as EquivariancePenalty
 from tikhon.methods.targets.class_relation_kd import ClassRelationKD as ClassRelationKD
 from tikhon.methods.targets.elr import ELR as ELR
+from tikhon.methods.targets.focal_loss import FocalLoss as FocalLoss
 from tikhon.methods.targets.label_smoothing import LabelSmoothing as LabelSmoothing
 from tikhon.methods.targets.ps_kd import PSKD as PSKD
 from tikhon.methods.unlearning.repulsion import RepulsionUnlearn as RepulsionUnlearn
