@@ -49,6 +49,7 @@ from tikhon.methods.domains.bang import BANG as BANG
 from tikhon.methods.domains.eata import EATA as EATA
 from tikhon.methods.domains.hessian_align import HessianAlignment as HessianAlignment
 from tikhon.methods.dynamics.clip_grad_norm import ClipGradNorm as ClipGradNorm
+from tikhon.methods.dynamics.clip_grad_value import ClipGradValue as ClipGradValue
 from tikhon.methods.dynamics.ema import EMA as EMA
 from tikhon.methods.dynamics.ghost_bn import GhostBatchNorm as GhostBatchNorm
 from tikhon.methods.dynamics.perp_grad import PerpGrad as PerpGrad

@@ -107,6 +107,7 @@ def _task(recipe: Recipe) -> tuple[Tensor, Tensor]:
 
 ROWS: Mapping[str, Row] = {
     "clip_grad_norm": Row(arguments={"max_norm": 0.1}),
+    "clip_grad_value": Row(arguments={"max_value": 0.01}),
     "coherent_splats": Row(arguments={"strength": 0.1, "levels": 1, "width": 4, "where": "first.weight"}),
     "contractive": Row(
         arguments={"strength": 1.0},
