@@ -387,6 +387,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "ghost_bn.normalised_chunks": Function(
         lambda d: (d.normal(6, 2, 3), 2, d.positive(2), d.normal(2), 1e-5), vmap=False
     ),
+    "gradient_centralisation.centralised": Function(lambda d: ([d.normal(3, 2), d.normal(2, 3, 2)],), vmap=False),
     "groups.checked_symmetry": Function(
         lambda d: ("turn", shifts(3, 1).double(), shifts(6, 2).double()),
         differentiable=False,
