@@ -326,6 +326,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "adamixup.intrusion_losses": Function(lambda d: (d.normal(5), d.normal(5))),
     "adamixup.mixed_by_row": Function(lambda d: (d.normal(4, 3), d.permutation(4), d.positive(4) - 0.5)),
     "adamixup.policy_share": Function(lambda d: (d.normal(4, 3), d.positive(4) - 0.5)),
+    "agc.adaptively_clipped": Function(lambda d: (pair(d), pair(d), 0.1, 1e-3), vmap=False),
+    "agc.unitwise_norms": Function(lambda d: (pair(d),), vmap=False),
     "class_relation_kd.transfer_weights": Function(
         lambda d: (d.normal(5, 4), 2, torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)),
         differentiable=False,
