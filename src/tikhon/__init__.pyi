@@ -54,6 +54,7 @@ from tikhon.methods.dynamics.clip_grad_value import ClipGradValue as ClipGradVal
 from tikhon.methods.dynamics.ema import EMA as EMA
 from tikhon.methods.dynamics.ghost_bn import GhostBatchNorm as GhostBatchNorm
 from tikhon.methods.dynamics.gradient_centralisation import GradientCentralisation as GradientCentralisation
+from tikhon.methods.dynamics.gradient_noise import GradientNoise as GradientNoise
 from tikhon.methods.dynamics.perp_grad import PerpGrad as PerpGrad
 from tikhon.methods.dynamics.sam import SAM as SAM
 from tikhon.methods.dynamics.stablemax import StableMax as StableMax
