@@ -11,7 +11,7 @@ import torch
 
 from tikhon.core.errors import TikhonError
 
-FORMAT = 1
+FORMAT = 2
 LAST, BEFORE = "last.pt", "before.pt"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tikhon.core.best import Best
 from tikhon.core.checkpoint import Checkpoint
 from tikhon.core.errors import TikhonError
 from tikhon.core.recipe import Recipe
@@ -53,7 +52,7 @@ def fit(
     metrics: dict[str, Metric] | None = None,
     keep_best: str | None = None,
     seed: int = 0,
-    on_epoch: Callable[[int, History], None] | None = None,
+    on_epoch: Callable[[int, History], bool | None] | None = None,
     checkpoint: str | Path | None = None,
 ) -> tuple[nn.Module, History]:
     """Train a model with a recipe and return the finished, exported model with what was seen on the way.
@@ -61,9 +60,10 @@ def fit(
     data: inputs (N, ...) and target (N, ...); optimizer: parameters -> optimizer, SGD with learning rate 0.1 and
     momentum 0.9 by default; metrics: functions of the deployed model, called after every epoch in eval mode;
     keep_best: the metric whose best epoch's weights are returned (early stopping that restores); seed: of the order of
-    batches and of torch's global generator for dropout-like modules, which is put back at the end; checkpoint: a folder
-    in which the state after every epoch is kept: called again with the same arguments after an interruption, training
-    goes on from there and ends with the same weights, to the bit.
+    batches and of torch's global generator for dropout-like modules, which is put back at the end; on_epoch: called
+    after every epoch; training ends where it returns True, as `EarlyStopping.update` does; checkpoint: a folder for the
+    state after every epoch: called again with the same arguments after an interruption, training goes on from there and
+    ends with the same weights, to the bit.
     """
     inputs, target = data
     if len(inputs) != len(target):
@@ -80,7 +80,7 @@ def fit(
     steps = epochs * -(-len(target) // batch_size)
     recipe.attach(chosen, steps=steps, epochs=epochs)
     history = History(metrics={name: [] for name in metrics or {}})
-    best: tuple[dict[str, Any], dict[str, Any]] | None = None
+    best = Best(recipe)
     identity = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "samples": len(target)}
     files = None if checkpoint is None else Checkpoint(checkpoint, identity)
     with torch.random.fork_rng(devices=[]):
@@ -91,17 +91,19 @@ def fit(
             chosen.load_state_dict(saved["optimizer"])
             torch.set_rng_state(saved["generator"])
             recipe.load_state_dict(saved["recipe"])
-            history, best = History(**saved["history"]), saved["best"]
-        for epoch in range(recipe.epoch, epochs):
+            history = History(**saved["history"])
+            best.load_state_dict(saved["best"])
+        ended = saved is not None and saved["ended"]
+        for epoch in range(epochs if ended else recipe.epoch, epochs):
             start = time.perf_counter()
             rows = batches(inputs, target, batch_size, seed, epoch)
             history.train_loss.append(_epoch(prepared, recipe, chosen, rows))
             recipe.end_epoch()
             history.seconds += time.perf_counter() - start
             _measure(prepared, recipe, metrics or {}, history)
-            if keep_best is not None and _is_best(history.metrics[keep_best]):
+            if keep_best is not None and best.improved(history.metrics[keep_best][-1]):
                 history.best_epoch = epoch
-                best = copy.deepcopy((prepared.state_dict(), recipe.state_dict()))
+            ended = on_epoch is not None and bool(on_epoch(epoch, history))
             if files is not None:
                 files.save(
                     {
@@ -110,14 +112,13 @@ def fit(
                         "recipe": recipe.state_dict(),
                         "generator": torch.get_rng_state(),
                         "history": asdict(history),
-                        "best": best,
+                        "best": best.state_dict(),
+                        "ended": ended,
                     }
                 )
-            if on_epoch is not None:
-                on_epoch(epoch, history)
-    if best is not None:
-        prepared.load_state_dict(best[0])
-        recipe.load_state_dict(best[1])
+            if ended:
+                break
+    best.restore()
     return recipe.export(), history
 
 
@@ -141,8 +142,3 @@ def _measure(model: nn.Module, recipe: Recipe, metrics: dict[str, Metric], histo
         for name, metric in metrics.items():
             history.metrics[name].append(metric(deployed))
     model.train()
-
-
-def _is_best(values: list[float]) -> bool:
-    before = [value for value in values[:-1] if not math.isnan(value)]
-    return values[-1] > max(before, default=float("-inf"))
