@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: two threads beside another busy process are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint types unit parity fuzz evidence current stubs browser clean
+.PHONY: help setup demo test lint types unit parity fuzz evidence surveys current stubs browser clean
 
 help:
 	@echo "make demo    which of several methods rescues a network from 40% wrong labels (3 minutes)"
@@ -13,6 +13,7 @@ help:
 	@echo "make parity  the numbers of official implementations (TIKHON_GOLDEN=FOLDER for further cases)"
 	@echo "make fuzz    10,000 random recipes: each trains finitely or is refused"
 	@echo "make evidence  run the studies that are due, and draw the tables of README and docs"
+	@echo "make surveys   all methods against each problem, on the same tasks: hours, resumed where it stopped"
 	@echo "make stubs   src/tikhon/__init__.pyi, for type checkers: after adding a method"
 	@echo "make lint | types | unit   the parts of make test"
 
@@ -48,9 +49,14 @@ evidence: setup
 	$(BIN)/tikhon prove --all
 	$(BIN)/python tools/evidence_table.py
 
+surveys: setup
+	$(BIN)/tikhon survey
+	$(BIN)/python tools/evidence_table.py
+
 # Stored results are never those of another source.
 current: setup
 	$(BIN)/tikhon prove --all --check
+	$(BIN)/tikhon survey --check
 
 stubs: setup
 	$(BIN)/python tools/stubs.py

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tikhon
 from tikhon.core.catalogue import by_class
-from tikhon.report.page import write_whole
+from tikhon.core.files import write_whole
 
 STUB = Path(tikhon.__file__).with_suffix(".pyi")
 

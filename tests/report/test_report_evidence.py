@@ -8,6 +8,7 @@ import pytest
 from tikhon.core.catalogue import catalogue, find
 from tikhon.core.errors import TikhonError
 from tikhon.report.evidence import demo_table, evidence_table, summary_table, with_table
+from tikhon.report.survey import survey_tables
 from tikhon.studies.evidence import Evidence, Finding, bundled, store_evidence
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +22,8 @@ def test_readme_and_docs_show_what_is_stored() -> None:
     assert with_table(text, "evidence", summary_table()) == text, "run `make evidence`"
     demo = json.loads((bundled() / "demo.json").read_text(encoding="utf-8"))
     assert with_table(text, "demo", demo_table(demo)) == text, "run `make evidence`"
+    surveys = (ROOT / "docs" / "surveys.md").read_text(encoding="utf-8")
+    assert with_table(surveys, "surveys", survey_tables()) == surveys, "run `make evidence`"
 
 
 def test_rows_are_the_stored_numbers(tmp_path: Path) -> None:

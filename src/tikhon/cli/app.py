@@ -14,7 +14,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 from tikhon import __version__
-from tikhon.cli import compare, cost, explain, list, prove, show
+from tikhon.cli import compare, cost, explain, list, prove, show, survey
 from tikhon.core.errors import TikhonError
 
 P = ParamSpec("P")
@@ -57,8 +57,8 @@ def _ending_well(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             print(
-                "\ntikhon: interrupted. What had finished is stored; after compare and prove --all the same command "
-                "continues with the rest.",
+                "\ntikhon: interrupted. What had finished is stored; after compare, survey and prove --all the same "
+                "command continues with the rest.",
                 file=sys.stderr,
             )
             raise typer.Exit(130) from None
@@ -72,3 +72,4 @@ app.command("show")(_ending_well(show.show))
 app.command("explain")(_ending_well(explain.explain))
 app.command("prove", no_args_is_help=True)(_ending_well(prove.prove))
 app.command("cost")(_ending_well(cost.cost))
+app.command("survey")(_ending_well(survey.survey))

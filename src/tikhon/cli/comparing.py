@@ -10,11 +10,12 @@ from typing import Any
 
 from tikhon.cli.progress import console, progress, say
 from tikhon.core.errors import TikhonError
+from tikhon.core.files import write_whole
 from tikhon.data import Task, build_model, load_task
 from tikhon.data.names import source_of
 from tikhon.data.sources import fingerprint, load_source
 from tikhon.report.comparison import BASELINE, to_json
-from tikhon.report.page import write_page, write_whole
+from tikhon.report.page import write_page
 from tikhon.report.summary import summarise
 from tikhon.report.tables import comparison_table
 from tikhon.studies.arms import Arm, parse_arm, split_arms

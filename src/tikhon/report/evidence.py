@@ -64,7 +64,7 @@ _SUMMARY_HEADER = ("entry", "for", "first of what was expected", "seen: differen
 def summary_table(directory: Path | None = None) -> str:
     """A row an entry as Markdown: what was seen first, and whether the claim replayed, or which part of it did not."""
     rows = [_summary(listing, evidence) for listing, evidence in _stored(directory) if evidence is not None]
-    return _markdown(_SUMMARY_HEADER, rows) if rows else ""
+    return markdown(_SUMMARY_HEADER, rows) if rows else ""
 
 
 def _stored(directory: Path | None) -> list[tuple[Listing, Evidence | None]]:
@@ -114,7 +114,7 @@ def evidence_table(directory: Path | None = None) -> str:
     stored = _stored(directory)
     rows = [row for listing, evidence in stored if evidence is not None for row in _rows(listing, evidence)]
     missing = [listing.class_name for listing, evidence in stored if evidence is None]
-    lines = [_markdown(_HEADER, rows)] if rows else []
+    lines = [markdown(_HEADER, rows)] if rows else []
     if missing:
         lines += ["", f"Not yet proved: {', '.join(missing)}."]
     return "\n".join(lines).strip()
@@ -142,7 +142,8 @@ def _rows(listing: Listing, evidence: Evidence) -> list[tuple[str, ...]]:
     return rows
 
 
-def _markdown(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def markdown(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A table as Markdown."""
     return "\n".join(map(_line, (header, ("---",) * len(header), *rows)))
 
 
@@ -165,7 +166,7 @@ def demo_table(results: Mapping[str, Any]) -> str:
                 f"{arm['relative_time']:.2f}x",
             )
         )
-    return _markdown(header, rows)
+    return markdown(header, rows)
 
 
 def with_table(text: str, name: str, table: str) -> str:

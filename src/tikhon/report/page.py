@@ -1,11 +1,10 @@
 """The page of a comparison: one HTML file that needs nothing but a browser."""
 
 import os
-from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tikhon.core.errors import TikhonError
+from tikhon.core.files import write_whole
 from tikhon.report.comparison import Comparison
 from tikhon.report.plots import cost_and_gain, learning_curves, looks, paired_differences, reliability
 from tikhon.report.wording import CLEAR_NOTE, columns, failures, finding, settings, title
@@ -39,20 +38,3 @@ def render_page(comparison: Comparison) -> str:
 def write_page(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """Write the page to ``path``, whole or not at all. Raises TikhonError where it cannot be written."""
     write_whole(render_page(comparison), path)
-
-
-def write_whole(text: str, path: str | os.PathLike[str]) -> None:
-    """Write a file so that at any moment it holds the old text or the new. Raises TikhonError where that fails."""
-    target = Path(path)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(target)
-    except OSError as error:
-        raise TikhonError(
-            f"{target.name} cannot be written into {target.parent} ({error.strerror}): "
-            "name a place that can be written to."
-        ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)

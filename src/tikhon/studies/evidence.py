@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 import tikhon
 from tikhon.core.catalogue import Listing, find
 from tikhon.core.errors import TikhonError
+from tikhon.core.files import write_whole
 from tikhon.studies.arms import source_hash
 from tikhon.studies.experiment import Report
 from tikhon.studies.statistics import mean_interval, paired_difference
@@ -115,20 +114,7 @@ def status_of(listing: Listing, directory: Path | None = None) -> Status:
 def store_evidence(evidence: Evidence, listing: Listing, directory: Path) -> Path:
     """Write the file whole or not at all, and return where it is."""
     path = directory / listing.family / f"{listing.name}.json"
-    text = json.dumps(asdict(evidence), indent=1, allow_nan=False) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        unfinished = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            unfinished.chmod(0o644)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise TikhonError(f"Evidence cannot be written to {path} ({error.strerror}): name another --out.") from error
+    write_whole(json.dumps(asdict(evidence), indent=1, allow_nan=False) + "\n", path)
     return path
 
 

@@ -1,0 +1,350 @@
+"""Surveys: all methods that address a problem on the same tasks, with the same search and the same seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from tikhon.core.catalogue import Listing, find, methods
+from tikhon.core.errors import TikhonError, near_misses
+from tikhon.core.files import write_whole
+from tikhon.studies.arms import parse_arm, source_hash
+from tikhon.studies.evidence import bundled
+from tikhon.studies.experiment import LEARNING_RATE, Report
+from tikhon.studies.statistics import mean_interval, paired_difference
+from tikhon.studies.study import Run, Settings, training
+from tikhon.studies.workers import Event, run_cells
+
+PLAIN = "none"
+SEARCH_SEEDS = (1000, 1001)
+"""The search sees no seed that is reported."""
+TIMED = 2
+"""How many seeds are run beside plain training for the ratio of times."""
+
+Row = Mapping[str, Any]
+"""What a method got on a course: chosen (settings), measure -> a value a seed, time (ratio), or refused: why."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """One task on which methods are compared; every arm keeps the epoch that was best on validation data.
+
+    task: arguments of `load_task`.
+    """
+
+    name: str
+    setting: str
+    task: Mapping[str, Any]
+    epochs: int
+    model: str = "mlp"
+    optimizer: str = "sgd"
+
+    @property
+    def run(self) -> Run:
+        return training(task=self.task, model=self.model, epochs=self.epochs, optimizer=self.optimizer)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The courses of a problem, and which measure decides there; more of it is better, unless `lower`."""
+
+    problem: str
+    courses: tuple[Course, ...]
+    measure: str = "metric"
+    lower: bool = False
+    seeds: int = 10
+
+
+def _noisy(rate: float, kind: str) -> Course:
+    name = f"{kind}-{round(100 * rate)}"
+    setting = f"digits, {rate:.0%} {kind} label noise, MLP 64-256-256-10, 40 epochs"
+    return Course(name, setting, {"source": "digits", "label_noise": rate, "noise_kind": kind}, 40)
+
+
+_DIGITS_100 = Course(
+    "digits-100", "digits, 100 samples, MLP 64-256-256-10, 100 epochs", {"source": "digits", "train_size": 100}, 100
+)
+_MNIST1D = Course(
+    "mnist1d-1000",
+    "MNIST-1D, 1,000 samples, MLP 40-256-256-10, 40 epochs",
+    {"source": "mnist1d", "train_size": 1000},
+    40,
+)
+
+SURVEYS: Mapping[str, Survey] = {
+    one.problem: one
+    for one in (
+        Survey(
+            "overfitting",
+            (
+                _DIGITS_100,
+                Course(
+                    "mnist-1000",
+                    "MNIST, 1,000 samples, MLP 784-256-256-10, 20 epochs",
+                    {"source": "mnist5k", "train_size": 1000},
+                    20,
+                ),
+                _MNIST1D,
+                Course(
+                    "breast-cancer-100",
+                    "breast cancer (table), 100 samples, MLP 30-256-256-2, 60 epochs",
+                    {"source": "breast_cancer", "train_size": 100},
+                    60,
+                ),
+            ),
+        ),
+        Survey(
+            "noisy-labels",
+            tuple(_noisy(rate, "symmetric") for rate in (0.2, 0.4, 0.6))
+            + tuple(_noisy(rate, "asymmetric") for rate in (0.1, 0.2, 0.4)),
+        ),
+        Survey("calibration", (_DIGITS_100, _MNIST1D), "calibration_error", lower=True),
+        Survey(
+            "shift",
+            tuple(
+                Course(
+                    f"digits-{kind}",
+                    f"digits, test images changed ({kind}, {strength:g}), MLP 64-256-256-10, 40 epochs",
+                    {"source": "digits", "shift": f"{kind}:{strength:g}"},
+                    40,
+                )
+                for kind, strength in (("rotation", 30.0), ("noise", 0.5), ("blur", 1.0))
+            ),
+        ),
+    )
+}
+
+
+def find_survey(problem: str) -> Survey:
+    """The survey of a problem; a `TikhonError` with near misses where there is none."""
+    if problem not in SURVEYS:
+        raise TikhonError(f"There is no survey of {problem!r}. {near_misses(problem, SURVEYS)}")
+    return SURVEYS[problem]
+
+
+_FOR_SOMETHING_ELSE = {"continual", "fields", "lowrank"}, {"bang", "dr_tune", "mask_tuning", "sara"}
+"""Families and methods that regularise fine-tuning or what is learned later, and nothing in a training from scratch."""
+
+
+def arms(survey: Survey) -> list[str]:
+    """Plain training, and the methods that address the problem in the training of a classifier, by name."""
+    families, names = _FOR_SOMETHING_ELSE
+    return [
+        PLAIN,
+        *(
+            one.name
+            for one in methods().values()
+            if survey.problem in one.card.problems
+            and one.classifies
+            and one.family not in families
+            and one.name not in names
+        ),
+    ]
+
+
+def candidates(arm: str, course: Course) -> list[Settings]:
+    """The four candidates of an arm: its first strength at a third of the default, the default, 3 and 10 times it.
+
+    Where a method does not allow that much, half of the way that is left to 1, and half again. Arms whose methods have
+    no strength choose among four learning rates, as plain training does.
+    """
+    rate = LEARNING_RATE[course.optimizer]
+    given = {} if arm == PLAIN else parse_arm(f"{arm}({find(arm).card.example})").calls[0][1]
+    scalar = None if arm == PLAIN else _first_strength(find(arm), given)
+    if scalar is None:
+        return [{"recipe": _written(arm, given), "learning_rate": factor * rate} for factor in (0.25, 0.5, 1.0, 2.0)]
+    name, default = scalar
+    values = [default / 3.0, default, 3.0 * default, 10.0 * default]
+    for place, share in ((2, 0.5), (3, 0.75)):
+        if not _allowed(_written(arm, {**given, name: values[place]})):
+            values[place] = default + share * (1.0 - default)
+    return [{"recipe": _written(arm, {**given, name: value}), "learning_rate": rate} for value in values]
+
+
+def _first_strength(listing: Listing, given: Mapping[str, Any]) -> tuple[str, float] | None:
+    for one in inspect.signature(listing.load().__init__).parameters.values():
+        value = given.get(one.name, one.default)
+        if "Strength" in str(one.annotation) and isinstance(value, (int, float)) and value > 0.0:
+            return one.name, float(value)
+    return None
+
+
+def _allowed(recipe: str) -> bool:
+    try:
+        parse_arm(recipe)
+    except TikhonError:
+        return False
+    return True
+
+
+def _written(arm: str, arguments: Mapping[str, Any]) -> str:
+    values = ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}" for name, value in arguments.items()
+    )
+    return f"{arm}({values})+early_stopping" if values else f"{arm}+early_stopping"
+
+
+# One row -------------------------------------------------------------------------------------------------------------
+
+
+def identity(arm: str, course: Course, seeds: int) -> dict[str, str]:
+    """What a row rests on: the method's source, and how it was tried."""
+    tried = repr((course, candidates(arm, course), seeds, SEARCH_SEEDS))
+    return {
+        "source": "" if arm == PLAIN else source_hash(find(arm).path),
+        "tried": hashlib.sha256(tried.encode()).hexdigest()[:16],
+    }
+
+
+def run_row(cell: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    """Search on seeds of its own, then train the chosen candidate on every seed; in a worker."""
+    course, seeds = Course(**cell["course"]), cell["seeds"]
+    tried = candidates(cell["arm"], course)
+    runs = len(tried) * len(SEARCH_SEEDS) + seeds + 2 * TIMED
+    done = 0
+
+    def run(settings: Settings, seed: int) -> Mapping[str, float]:
+        nonlocal done
+        measures = course.run(settings, seed, lambda _: None)
+        done += 1
+        report(done / runs)
+        return measures
+
+    try:
+        found = [fmean(run(one, seed)["validation"] for seed in SEARCH_SEEDS) for one in tried]
+        if all(map(math.isnan, found)):
+            return {"refused": "it diverged with every candidate"}
+        chosen = max(zip(found, tried, strict=True), key=lambda one: -math.inf if math.isnan(one[0]) else one[0])[1]
+        seen = [run(chosen, seed) for seed in range(seeds)]
+    except TikhonError as error:
+        return {"refused": str(error)}
+    if any(math.isnan(one["validation"]) for one in seen):
+        return {"refused": "it diverged with the candidate that the search chose"}
+    measures = {name: [one[name] for one in seen] for name in ("metric", "train", "calibration_error")}
+    return {"chosen": dict(chosen), "measures": measures, "time": _time(run, chosen)}
+
+
+def _time(run: Callable[[Settings, int], Mapping[str, float]], chosen: Settings) -> float:
+    """Seconds of training over those of plain training, run in turn: the median over a few seeds."""
+    plain = {"recipe": PLAIN, "learning_rate": chosen["learning_rate"]}
+    ratios = []
+    for seed in range(TIMED):
+        one, other = run(chosen, seed)["seconds"], run(plain, seed)["seconds"]
+        ratios.append(one / other)
+    return median(ratios)
+
+
+# All rows ------------------------------------------------------------------------------------------------------------
+
+
+class Rows:
+    """The stored rows of a survey: a file a course, written anew whenever a row is there."""
+
+    def __init__(self, survey: Survey, directory: Path | None = None) -> None:
+        self.survey = survey
+        self.directory = (directory or bundled()) / "surveys" / survey.problem
+        self._rows = {course.name: self._read(course) for course in survey.courses}
+
+    def _read(self, course: Course) -> dict[str, Row]:
+        path = self._path(course)
+        if not path.exists():
+            return {}
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise TikhonError(f"{path} is no survey that tikhon wrote: delete it and run it again.") from error
+
+    def _path(self, course: Course) -> Path:
+        return self.directory / f"{course.name}.json"
+
+    def due(self, wanted: Sequence[str] | None = None) -> list[tuple[Course, str]]:
+        """(course, arm) of the rows that are missing, or whose method or trial has changed."""
+        return [
+            (course, arm)
+            for course in self.survey.courses
+            for arm in (wanted or arms(self.survey))
+            if arm not in self._rows[course.name] or self._stale(course, arm)
+        ]
+
+    def stale(self) -> list[tuple[Course, str]]:
+        """(course, arm) of the stored rows whose method or trial has changed."""
+        known = arms(self.survey)
+        return [
+            (course, arm)
+            for course in self.survey.courses
+            for arm in self._rows[course.name]
+            if arm in known and self._stale(course, arm)
+        ]
+
+    def _stale(self, course: Course, arm: str) -> bool:
+        row = self._rows[course.name][arm]
+        return any(row.get(key) != value for key, value in identity(arm, course, self.survey.seeds).items())
+
+    def keep(self, course: Course, arm: str, row: Row) -> None:
+        """Store a row."""
+        rows = self._rows[course.name]
+        rows[arm] = {**identity(arm, course, self.survey.seeds), **row}
+        current = {name: rows[name] for name in sorted(rows) if name in arms(self.survey)}
+        write_whole(json.dumps(current, indent=1, allow_nan=False) + "\n", self._path(course))
+
+    def of(self, course: Course) -> Mapping[str, Row]:
+        """The rows of a course by arm, stale ones among them."""
+        return self._rows[course.name]
+
+
+def run_survey(
+    survey: Survey,
+    rows: Rows,
+    wanted: Sequence[str] | None = None,
+    *,
+    jobs: int = 2,
+    on_event: Callable[[Event], None] | None = None,
+) -> None:
+    """Run the rows that are due, each stored as soon as it is there: interrupted, it goes on with the rest."""
+    cells = [{"course": asdict(course), "arm": arm, "seeds": survey.seeds} for course, arm in rows.due(wanted)]
+
+    def keep(cell: Mapping[str, Any], result: Row) -> None:
+        rows.keep(Course(**cell["course"]), cell["arm"], result)
+
+    run_cells(run_row, cells, jobs=jobs, on_result=keep, on_event=on_event)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How an arm did on a course: its mean, and the paired difference to plain training with its 95% interval."""
+
+    arm: str
+    mean: float
+    difference: float
+    low: float
+    high: float
+    time: float
+    chosen: str
+
+    @property
+    def clear(self) -> bool:
+        return self.low > 0.0 or self.high < 0.0
+
+
+def standings(survey: Survey, rows: Mapping[str, Row]) -> list[Standing]:
+    """The arms that ran on a course, best first. Empty where plain training is not stored."""
+    if "measures" not in rows.get(PLAIN, {}):
+        return []
+    plain = rows[PLAIN]["measures"][survey.measure]
+    found = []
+    for arm, row in rows.items():
+        if "measures" in row:
+            values = row["measures"][survey.measure]
+            difference, low, high = paired_difference(values, plain)
+            assert low is not None
+            assert high is not None
+            mean = mean_interval(values)[0]
+            found.append(Standing(arm, mean, difference, low, high, row["time"], row["chosen"]["recipe"]))
+    return sorted(found, key=lambda one: one.mean, reverse=not survey.lower)
