@@ -40,6 +40,7 @@ LAWS = {
     "accumulation": "k micro-batches equal one batch k times as large",
     "export": "the exported model is plain torch with the trained model's outputs",
     "precision": "pure functions: gradients, float32, bfloat16, torch.func",
+    "mixed precision": "under autocast it trains finitely with state as wide as ever, and a skipped step moves nothing",
     "permutation": "permuting the batch permutes per-sample results",
     "untouched": "the caller's tensors stay as they were",
     "reproducible": "the same seed gives the same weights, whatever the global generators do",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tikhon.core.autocast import Precision, widened
 from tikhon.core.batches import call
 from tikhon.core.errors import TikhonError
 from tikhon.core.losses import Loss
@@ -27,6 +28,7 @@ class Run:
         self.read_output = read_output
         self.clock = Clock()
         self.taps = Taps()
+        self.precision = Precision()
         self.features: dict[str, Feature] = {}
         self.moment = ""
         self.rank = 0
@@ -86,7 +88,8 @@ class Run:
     # Passes ----------------------------------------------------------------------------------------------------------
 
     def output(self, model: Any, inputs: Any) -> Tensor:
-        output = self.read_output(call(model, inputs))
+        with self.precision.a_pass():
+            output = widened(self.read_output(call(model, inputs)))
         if not isinstance(output, Tensor):
             raise TikhonError(
                 f"The model returned {type(output).__name__}, not a tensor: pass output= to the recipe, a key or a "

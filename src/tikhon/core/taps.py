@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from tikhon.core.autocast import widened
 from tikhon.core.errors import TikhonError
 from tikhon.core.parameters import find_module
 
@@ -42,7 +43,7 @@ class Taps:
         def record(module: nn.Module, args: Any, output: Any) -> None:
             taps = here()
             if taps is not None and taps._recording and module is original() and name not in taps._features:
-                taps._features[name] = Feature(args[0] if len(args) == 1 else args, output)
+                taps._features[name] = Feature(widened(args[0] if len(args) == 1 else args), widened(output))
 
         self._handles[name] = tapped.register_forward_hook(record)
 

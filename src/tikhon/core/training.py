@@ -59,10 +59,12 @@ class Training:
         run.restore()
         self._window.begin()
         assert self._statistics is not None
-        if run.device.type == "cpu":  # elsewhere values are not looked at in time to refuse a batch for them
+        device = run.device
+        if device.type == "cpu":  # elsewhere values are not looked at in time to refuse a batch for them
             self._statistics.keep()
         try:
-            loss = self._loss(batch)
+            with run.precision.full(device):
+                loss = self._loss(batch)
         except BaseException:
             run.restore()
             self._statistics.restore()
@@ -156,7 +158,7 @@ class Training:
         for entry in self._plan.of("gradients"):
             if entry.active():
                 chosen = run.select(getattr(entry.method, "where", "all"))
-                with run.during("gradients"), torch.no_grad():
+                with run.during("gradients"), run.precision.full(run.device), torch.no_grad():
                     entry.step.replay()
                     entry.method.gradients([one for one in chosen if one.leaf.grad is not None], entry.step)
 
@@ -166,7 +168,7 @@ class Training:
         self._window.commit()
         for entry in self._plan.of("after_step"):
             if entry.active():
-                with run.during("after_step"), torch.no_grad():
+                with run.during("after_step"), run.precision.full(run.device), torch.no_grad():
                     entry.step.replay()
                     entry.method.after_step(run.model, entry.step)
         run.clock.number += 1

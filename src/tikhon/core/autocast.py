@@ -1,0 +1,60 @@
+"""Mixed precision: passes through a model run under the caller's autocast, what methods compute in full precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tikhon.core.batches import map_tensors
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def autocast_on(kind: str) -> bool:
+    """Whether autocast is on for this kind of device."""
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def widened(value: Any) -> Any:
+    """What a pass under autocast returned, in float32: autocast narrowed it, and methods compute in full precision."""
+    return _widened(value) if isinstance(value, Tensor) else map_tensors(_widened, value)
+
+
+def _widened(value: Tensor) -> Tensor:
+    return value.float() if value.dtype in HALF and autocast_on(value.device.type) else value
+
+
+class Precision:
+    """Takes the caller's autocast off a training step and puts it on again for each pass through a model.
+
+    Else autocast would narrow whatever a method multiplies, Gram matrices and rotations, to sixteen bits.
+    """
+
+    def __init__(self) -> None:
+        self._caller: Callable[[], AbstractContextManager[Any]] | None = None
+
+    def full(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Inside, autocast is off, but for passes."""
+        return self._full(device.type) if autocast_on(device.type) else nullcontext()
+
+    @contextmanager
+    def _full(self, kind: str) -> Iterator[None]:
+        outer, self._caller = self._caller, partial(torch.autocast, kind, torch.get_autocast_dtype(kind))
+        try:
+            with torch.autocast(kind, enabled=False):
+                yield
+        finally:
+            self._caller = outer
+
+    def a_pass(self) -> AbstractContextManager[Any]:
+        """Inside, autocast is as the caller set it."""
+        if self._caller is None:
+            return nullcontext()
+        # Autocast keeps the narrowed weights until it ends, and does not see that a second pass has others.
+        torch.clear_autocast_cache()
+        return self._caller()
