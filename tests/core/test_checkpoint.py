@@ -102,3 +102,30 @@ def test_fit_goes_on_after_an_exception_and_refuses_another_recipe(tmp_path) -> 
     assert all(torch.equal(one, other) for one, other in zip(resumed.parameters(), plain.parameters(), strict=True))
     with pytest.raises(TikhonError, match="recipe with elr, ema"):
         run(tmp_path / "stopped", tikhon.MixUp())
+
+
+@pytest.mark.parametrize(
+    ("methods", "seed", "width", "says"),
+    [
+        ([tikhon.NestedDropout()], 0, 8, "recipe with ema"),
+        ([tikhon.EMA(0.9)], 1, 8, "recipe with seed=0"),
+        ([tikhon.EMA(0.9)], 0, 9, r"another model: 0\.weight is of shape \(8, 4\) there and of shape \(9, 4\) here"),
+    ],
+    ids=["recipe", "seed", "model"],
+)
+def test_a_refused_checkpoint_leaves_the_model_as_it_was(tmp_path, methods, seed, width, says) -> None:
+    data = torch.randn(8, 4), torch.arange(8) % 3
+
+    def run(model, recipe):
+        return tikhon.fit(model, recipe, data, epochs=1, checkpoint=tmp_path)
+
+    run(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)), tikhon.Recipe(tikhon.EMA(0.9)))
+    model = nn.Sequential(nn.Linear(4, width), nn.Linear(width, 3))
+    recipe = tikhon.Recipe(*methods, seed=seed)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(TikhonError, match=says):
+        run(model, recipe)
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    if width == 8:  # known to be foreign before the model is prepared
+        assert recipe.model is None

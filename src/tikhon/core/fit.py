@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from tikhon.core.best import Best
 from tikhon.core.checkpoint import Checkpoint
 from tikhon.core.errors import TikhonError
 from tikhon.core.recipe import Recipe
+from tikhon.core.state import refuse_foreign
 from tikhon.core.step import seed_for
 
 Batch = tuple[Tensor, Tensor]
@@ -74,6 +75,11 @@ def fit(
         raise TikhonError(f"epochs and batch_size must be positive, not {epochs} and {batch_size}.")
     if keep_best is not None and keep_best not in (metrics or {}):
         raise TikhonError(f"keep_best={keep_best!r} names no metric; there are {', '.join(metrics or {}) or 'none'}.")
+    identity = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "samples": len(target)}
+    files = None if checkpoint is None else Checkpoint(checkpoint, identity)
+    saved = None if files is None else files.load()
+    if saved is not None:
+        refuse_foreign(recipe._run, recipe.methods, saved["recipe"])
     prepared = recipe.prepare(model, samples=len(target))
     make = optimizer or (lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
     chosen = make(prepared.parameters())
@@ -81,16 +87,14 @@ def fit(
     recipe.attach(chosen, steps=steps, epochs=epochs)
     history = History(metrics={name: [] for name in metrics or {}})
     best = Best(recipe)
-    identity = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "samples": len(target)}
-    files = None if checkpoint is None else Checkpoint(checkpoint, identity)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("modules", seed))  # what nn.Dropout draws from
-        saved = None if files is None else files.load()
         if saved is not None:
-            prepared.load_state_dict(saved["model"])
-            chosen.load_state_dict(saved["optimizer"])
-            torch.set_rng_state(saved["generator"])
+            _refuse_other_model(prepared, saved["model"])
             recipe.load_state_dict(saved["recipe"])
+            chosen.load_state_dict(saved["optimizer"])
+            prepared.load_state_dict(saved["model"])
+            torch.set_rng_state(saved["generator"])
             history = History(**saved["history"])
             best.load_state_dict(saved["best"])
         ended = saved is not None and saved["ended"]
@@ -120,6 +124,22 @@ def fit(
                 break
     best.restore()
     return recipe.export(), history
+
+
+def _refuse_other_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
+    """torch itself would load what fits before it complains of what does not."""
+    here = model.state_dict()
+    for name in {**here, **saved}:
+        one, other = here.get(name), saved.get(name)
+        if (name in here) != (name in saved) or getattr(one, "shape", None) != getattr(other, "shape", None):
+            raise TikhonError(
+                f"The checkpoint is of another model: {name} is {_shown(saved, name)} there and {_shown(here, name)} "
+                "here. Name another folder."
+            )
+
+
+def _shown(state: Mapping[str, Any], name: str) -> str:
+    return f"of shape {tuple(state[name].shape)}" if name in state else "missing"
 
 
 def _epoch(model: nn.Module, recipe: Recipe, optimizer: torch.optim.Optimizer, rows: Any) -> float:

@@ -22,12 +22,10 @@ def save_state(run: Run, methods: Mapping[str, Method]) -> dict[str, Any]:
     }
 
 
-def load_state(run: Run, methods: Mapping[str, Method], state: Mapping[str, Any]) -> None:
-    """Load all or nothing."""
+def refuse_foreign(run: Run, methods: Mapping[str, Method], state: Mapping[str, Any]) -> None:
+    """What can be known to be wrong with a state, also before there is a model."""
     if not isinstance(state, Mapping) or not {"format", "seed", "clock", "methods"} <= set(state):
         raise TikhonError("This is not the state of a recipe: pass what recipe.state_dict() returned.")
-    if not run.prepared:
-        raise TikhonError("A state is loaded last: first prepare, then the optimizer, attach, and load_state_dict.")
     if state["format"] != FORMAT:
         raise TikhonError(f"This state has format {state['format']}; this version of tikhon reads format {FORMAT}.")
     counters = run.clock.state().keys()
@@ -45,6 +43,13 @@ def load_state(run: Run, methods: Mapping[str, Method], state: Mapping[str, Any]
         )
     if state["seed"] != run.seed:
         raise TikhonError(f"The state is of a recipe with seed={state['seed']}; this one has seed={run.seed}.")
+
+
+def load_state(run: Run, methods: Mapping[str, Method], state: Mapping[str, Any]) -> None:
+    """Load all or nothing."""
+    refuse_foreign(run, methods, state)
+    if not run.prepared:
+        raise TikhonError("A state is loaded last: first prepare, then the optimizer, attach, and load_state_dict.")
     before = {key: _copy(method.state_dict()) for key, method in methods.items()}
     try:
         for key, method in methods.items():
