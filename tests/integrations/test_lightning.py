@@ -126,3 +126,44 @@ def test_an_exception_in_validation_leaves_the_trained_weights(tmp_path) -> None
     assert mine.step == SAMPLES // BATCH
     assert all(torch.equal(value, trained[name]) for name, value in module.net.state_dict().items())
     assert not torch.equal(mine.export()[0].weight, trained["0.weight"])
+
+
+def losses(network) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.stack([F.cross_entropy(network.eval()(x), y) for _, x, y in loader()])
+
+
+class WithTest(Module):
+    def test_step(self, batch, batch_idx):
+        self.validation_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("way", ["validate", "test"])
+def test_before_any_training_the_module_is_seen_as_it_is(tmp_path, way) -> None:
+    mine = recipe()
+    module = WithTest(mine)
+    before = losses(network())
+    training = trainer(tmp_path, RecipeCallback(mine, at="net", samples=SAMPLES), epochs=1)
+    getattr(training, way)(module, loader(), verbose=False)
+    assert torch.equal(torch.stack(module.seen), before)
+    training.fit(module, loader())
+    same(module.net, plainly(epochs=1)[1])
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["after training", "in a new process"])
+def test_a_checkpoint_is_tested_with_its_own_average(tmp_path, fresh) -> None:
+    mine = recipe()
+    module = WithTest(mine)
+    files = ModelCheckpoint(tmp_path, "{epoch}", every_n_epochs=1, save_top_k=-1)
+    callbacks = RecipeCallback(mine, at="net", samples=SAMPLES), files
+    training = trainer(tmp_path, *callbacks, enable_checkpointing=True, num_sanity_val_steps=0)
+    training.fit(module, loader(), loader())
+    validated = torch.stack(module.seen).reshape(EPOCHS, -1)
+    if fresh:
+        mine = recipe()
+        module = WithTest(mine)
+        training = trainer(tmp_path, RecipeCallback(mine, at="net", samples=SAMPLES))
+    module.seen.clear()
+    training.test(module, loader(), ckpt_path=tmp_path / "epoch=0.ckpt", verbose=False)
+    assert torch.equal(torch.stack(module.seen), validated[0])
+    assert not torch.allclose(validated[0], validated[-1])

@@ -22,7 +22,9 @@ class RecipeCallback(lightning.Callback):
     recipe: the one that `training_step` uses; at: the module's attribute that is the network, as in `self.net`;
     samples: how many training samples there are, for methods that remember each. Validation and test see the weights
     that `recipe.export()` would give. Parts of the loss and strengths in force are logged as often as the trainer logs.
-    The state is part of the trainer's checkpoints. After `fit`, `recipe.export()` returns the plain network.
+    The state is part of the trainer's checkpoints, and belongs to the weights wherever one is read. Validation and test
+    before any training, and without a checkpoint, see the module as it is. After `fit`, `recipe.export()` returns the
+    plain network.
 
     >>> import torch
     >>> recipe = Recipe()
@@ -52,8 +54,9 @@ class RecipeCallback(lightning.Callback):
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Surgery, before Lightning makes optimizers or loads weights."""
         network = self._network(pl_module)
-        if self.recipe.model is None and stage == "fit":
-            self.recipe.prepare(network, samples=self.samples)
+        if self.recipe.model is None:
+            if stage == "fit":
+                self.recipe.prepare(network, samples=self.samples)
         elif self.recipe.model is not network:
             raise TikhonError("This recipe has another module's network; every fit of a fresh one needs its own.")
 
@@ -68,9 +71,7 @@ class RecipeCallback(lightning.Callback):
             steps=int(steps) if steps != float("inf") else None,
             epochs=None if endless else trainer.max_epochs,
         )
-        if self._loaded is not None:
-            self.recipe.load_state_dict(self._loaded)
-            self._loaded = None
+        self._load()
 
     def _network(self, module: lightning.LightningModule) -> nn.Module:
         return find_module(module, self.at, "RecipeCallback")
@@ -103,8 +104,12 @@ class RecipeCallback(lightning.Callback):
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._return_weights()
-        self._deployed = self.recipe.deployed()
-        self._deployed.__enter__()
+        if self._loaded is not None and self.recipe.model is None:
+            self.recipe.prepare(self._network(pl_module), samples=self.samples)
+        self._load()
+        if self.recipe.model is not None:
+            self._deployed = self.recipe.deployed()
+            self._deployed.__enter__()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._return_weights()
@@ -123,3 +128,8 @@ class RecipeCallback(lightning.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._loaded = state_dict  # Lightning loads before it has optimizers; a recipe is loaded last
+
+    def _load(self) -> None:
+        if self._loaded is not None:
+            loaded, self._loaded = self._loaded, None
+            self.recipe.load_state_dict(loaded)
