@@ -89,6 +89,7 @@ from tikhon.methods.structure.soft_equivariance import EquivariancePenalty as Eq
 from tikhon.methods.targets.class_relation_kd import ClassRelationKD as ClassRelationKD
 from tikhon.methods.targets.elr import ELR as ELR
 from tikhon.methods.targets.focal_loss import FocalLoss as FocalLoss
+from tikhon.methods.targets.gce import GeneralisedCrossEntropy as GeneralisedCrossEntropy
 from tikhon.methods.targets.label_smoothing import LabelSmoothing as LabelSmoothing
 from tikhon.methods.targets.ps_kd import PSKD as PSKD
 from tikhon.methods.unlearning.repulsion import RepulsionUnlearn as RepulsionUnlearn
