@@ -197,6 +197,20 @@ def with_per_class(loss: Loss, per_class: Callable[[Tensor], Tensor], key: str) 
     return replace(loss, per_class=per_class)
 
 
+def over_positions(pointwise: Tensor, loss: Loss, target: Target) -> Tensor:
+    """What a term says of every position, as a value a sample: the mean over the positions that count.
+
+    pointwise: (B,), returned as it is, or (B, ...) as the labels are. Returns (B,). With the mass of a sample, which is
+    how many positions it counts, that is the mean over all positions of the batch.
+    """
+    if pointwise.ndim == 1:
+        return pointwise
+    if target.value.is_floating_point():
+        return pointwise.flatten(1).mean(1)
+    counted = (target.value != getattr(loss, "ignore_index", None)).to(pointwise.dtype)
+    return (pointwise * counted).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp_min(1.0)
+
+
 def _summed(pointwise: Tensor) -> Tensor:
     """Positions of a sample added up: (B, ...) -> (B,)."""
     return pointwise if pointwise.ndim == 1 else pointwise.flatten(1).sum(1)
