@@ -26,6 +26,15 @@ class RandomState:
             accelerator = torch.get_device_module(device).get_rng_state(device)
         return cls(torch.get_rng_state(), device, accelerator)
 
+    @classmethod
+    def of_seed(cls, seed: int, device: torch.device) -> RandomState:
+        """As `torch.manual_seed(seed)` leaves the two generators."""
+
+        def state(where: torch.device | str) -> Tensor:
+            return torch.Generator(where).manual_seed(seed).get_state()
+
+        return cls(state("cpu"), device, None if device.type == "cpu" else state(device))
+
     def restore(self) -> None:
         torch.set_rng_state(self.cpu)
         if self.accelerator is not None:

@@ -113,15 +113,20 @@ class Run:
                 self._clean = self.extra_pass(self._original)
         return self._clean
 
-    def extra_pass(self, inputs: Any) -> Tensor:
-        """A pass on the bare module that moves neither running statistics nor the global generator."""
-        return self.recorded_pass(inputs)[0]
+    def extra_pass(self, inputs: Any, seed: int | None = None) -> Tensor:
+        """A pass on the bare module that moves neither running statistics nor the global generator.
 
-    def recorded_pass(self, inputs: Any) -> tuple[Tensor, dict[str, Feature]]:
+        seed: of the masks that the model draws in it; None draws those that the next pass will draw again.
+        """
+        return self.recorded_pass(inputs, seed)[0]
+
+    def recorded_pass(self, inputs: Any, seed: int | None = None) -> tuple[Tensor, dict[str, Feature]]:
         """An extra pass and the features that the taps recorded in it."""
         random = RandomState.now(self.device)
         outer = self.features
         try:
+            if seed is not None:
+                RandomState.of_seed(seed, self.device).restore()
             with frozen_statistics(self.model), self.taps.recording() as self.features:
                 return self.output(self.model, inputs), self.features
         finally:

@@ -145,9 +145,13 @@ class Step:
         """
         return self._run.clean(output)
 
-    def forward(self, inputs: Any) -> Any:
-        """An extra pass with gradient: batch statistics that move no running ones, and no random number spent."""
-        return self._run.extra_pass(inputs)
+    def forward(self, inputs: Any, redraw: bool = False) -> Any:
+        """An extra pass with gradient: batch statistics that move no running ones, and no random number spent.
+
+        redraw: dropout in the model draws masks of this pass alone, which follow from the method's own generator.
+        """
+        seed = int(torch.randint(2**62, (), generator=self.generator())) if redraw else None
+        return self._run.extra_pass(inputs, seed)
 
     def forward_with_taps(self, inputs: Any) -> tuple[Tensor, Mapping[str, Feature]]:
         """An extra pass as `forward` makes it, and by name the features that the taps recorded in it."""
