@@ -212,11 +212,13 @@ ROWS: Mapping[str, Row] = {
 
 def problem_of(*names: str) -> Row:
     """What these methods are tried on together: a classification, unless one of them asks for something else."""
-    asked = [row for name in names if (row := ROWS.get(name, CLASSIFICATION)).base is not CLASSIFICATION.base]
+    rows = [ROWS.get(name, CLASSIFICATION) for name in names]
+    asked = [row for row in rows if row.base is not CLASSIFICATION.base]
+    asked += [row for row in rows if row.network is not CLASSIFICATION.network]
     return asked[0] if asked else CLASSIFICATION
 
 
-CLASSIFYING = [name for name in METHODS if problem_of(name) is CLASSIFICATION]
+CLASSIFYING = [name for name in METHODS if problem_of(name).base is CLASSIFICATION.base]
 
 
 def written(arguments: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Listing:
     @property
     def classifies(self) -> bool:
         """Whether this method, made with the arguments of its card's example, trains a classifier of its own accord."""
-        if not self.is_method or self.load().needs & {"values", "blocks"} or "classes" in self.load().breaks:
+        if not self.is_method or self.load().needs & {"values", "blocks", "dropout"} or "classes" in self.load().breaks:
             return False
         given = inspect.signature(self.load()).parameters.values()
         return bool(self.card.example) or all(one.default is not inspect.Parameter.empty for one in given)

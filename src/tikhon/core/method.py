@@ -16,9 +16,10 @@ from tikhon.core.step import Inner, Step
 from tikhon.core.target import Target
 from tikhon.core.terms import Terms
 
-Need = Literal["ids", "classes", "values", "blocks", "plain weights", "zero-keeping weights", "length"]
-"""What a method may need: sample ids; class scores and labels; a loss on values; a model with blocks of tikhon; weights
-that are not re-parameterised; or, weaker, weights whose parametrization maps zero to zero; how long training is."""
+Need = Literal["ids", "classes", "values", "blocks", "dropout", "plain weights", "zero-keeping weights", "length"]
+"""What a method may need: sample ids; class scores and labels; a loss on values; a model with blocks of tikhon; one
+with dropout; weights that are not re-parameterised; or, weaker, weights whose parametrization maps zero to zero; how
+long training is."""
 
 SLOTS: Mapping[str, tuple[str, ...]] = {
     "prepare": ("replace", "parametrize", "gate", "tap"),
