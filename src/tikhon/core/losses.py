@@ -205,9 +205,10 @@ def over_positions(pointwise: Tensor, loss: Loss, target: Target) -> Tensor:
     """
     if pointwise.ndim == 1:
         return pointwise
-    if target.value.is_floating_point():
+    ignored: int | None = getattr(loss, "ignore_index", None)
+    if ignored is None or target.value.is_floating_point():
         return pointwise.flatten(1).mean(1)
-    counted = (target.value != getattr(loss, "ignore_index", None)).to(pointwise.dtype)
+    counted = target.value.ne(ignored).to(pointwise.dtype)
     return (pointwise * counted).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp_min(1.0)
 
 
