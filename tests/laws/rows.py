@@ -538,8 +538,6 @@ FUNCTIONS: Mapping[str, Function] = {
     "power_law.fitted_power_law": Function(
         lambda d: (torch.logspace(0, 3, 8, dtype=torch.float64), d.positive(8).sort(descending=True).values),
         differentiable=False,
-        vmap=False,
-        compiles=False,
     ),
     "power_law.law_derivatives": Function(lambda d: (PowerLaw(*d.positive(3)), d.positive(5))),
     "power_law.power_law_covariance": Function(
