@@ -87,6 +87,7 @@ from tikhon.methods.stochastic.nested_dropout import NestedDropout as NestedDrop
 from tikhon.methods.stochastic.policy_noise_mask import PolicyNoiseMask as PolicyNoiseMask
 from tikhon.methods.structure.soft_equivariance import EquivariancePenalty as EquivariancePenalty
 from tikhon.methods.targets.class_relation_kd import ClassRelationKD as ClassRelationKD
+from tikhon.methods.targets.confidence_penalty import ConfidencePenalty as ConfidencePenalty
 from tikhon.methods.targets.elr import ELR as ELR
 from tikhon.methods.targets.focal_loss import FocalLoss as FocalLoss
 from tikhon.methods.targets.gce import GeneralisedCrossEntropy as GeneralisedCrossEntropy

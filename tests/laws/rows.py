@@ -340,6 +340,7 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.normal(4, 5, 3), d.normal(4, 5, 3), 0.3 * d.normal(4, 5, 2))
     ),
     "coherent_splats.masked_variation": Function(lambda d: (d.normal(2, 4, 5), d.labels(20, 2).reshape(4, 5))),
+    "confidence_penalty.entropy": Function(lambda d: (d.probabilities(5, 3),)),
     "contractive.log_density_difference": Function(lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.5)),
     "contractive.metropolis": Function(
         lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.1 * d.positive(4), 0.5), differentiable=False
