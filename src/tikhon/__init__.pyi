@@ -91,6 +91,7 @@ from tikhon.methods.targets.confidence_penalty import ConfidencePenalty as Confi
 from tikhon.methods.targets.elr import ELR as ELR
 from tikhon.methods.targets.focal_loss import FocalLoss as FocalLoss
 from tikhon.methods.targets.gce import GeneralisedCrossEntropy as GeneralisedCrossEntropy
+from tikhon.methods.targets.kd import KnowledgeDistillation as KnowledgeDistillation
 from tikhon.methods.targets.label_smoothing import LabelSmoothing as LabelSmoothing
 from tikhon.methods.targets.ps_kd import PSKD as PSKD
 from tikhon.methods.targets.sce import SymmetricCrossEntropy as SymmetricCrossEntropy
