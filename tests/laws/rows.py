@@ -331,12 +331,22 @@ class Scores(nn.Module):
         return self
 
 
+def square_sums(values: Tensor) -> Tensor:
+    """A loss of every row."""
+    return (values * torch.arange(1, values.shape[1] + 1)).square().sum(1)
+
+
 FUNCTIONS: Mapping[str, Function] = {
     "adamixup.intrusion_losses": Function(lambda d: (d.normal(5), d.normal(5))),
     "adamixup.mixed_by_row": Function(lambda d: (d.normal(4, 3), d.permutation(4), d.positive(4) - 0.5)),
     "adamixup.policy_share": Function(lambda d: (d.normal(4, 3), d.positive(4) - 0.5)),
     "agc.adaptively_clipped": Function(lambda d: (pair(d), pair(d), 0.1, 1e-3), vmap=False),
     "agc.unitwise_norms": Function(lambda d: (pair(d),), vmap=False),
+    "ascent.ascent_offsets": Function(lambda d: (pair(d), 0.05), differentiable=False, vmap=False),
+    "ascent.relative_ascent_offsets": Function(lambda d: (pair(d), pair(d), 0.05), differentiable=False, vmap=False),
+    "ascent.scaled_ascent_offsets": Function(
+        lambda d: ([one.abs() for one in pair(d)], pair(d), 0.05), differentiable=False, vmap=False
+    ),
     "class_relation_kd.transfer_weights": Function(
         lambda d: (d.normal(5, 4), 2, torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)),
         differentiable=False,
@@ -599,7 +609,6 @@ FUNCTIONS: Mapping[str, Function] = {
         compiles=False,
     ),
     "repulsion.repulsion": Function(lambda d: (pair(d), pair(d), "exponential", 0.1), vmap=False),
-    "sam.ascent_offsets": Function(lambda d: (pair(d), 0.05), differentiable=False, vmap=False),
     "sara.magnitude_below": Function(lambda d: ([d.normal(3, 2), d.normal(5)], 0.5), differentiable=False, vmap=False),
     "sara.nuclear_norm": Function(lambda d: (d.normal(4, 3),)),
     "sinkhorn.checked_problem": Function(lambda d: (d.positive(4, 3),), vmap=False, compiles=False),

@@ -144,6 +144,13 @@ def check_parametrizable(model: nn.Module, chosen: Sequence[Selected], method: s
             )
 
 
+def reached(loss: Tensor, chosen: Sequence[Selected]) -> tuple[list[Selected], list[Tensor]]:
+    """Those of the parameters that a loss depends on, and its gradients; the loss's graph is used up."""
+    found = torch.autograd.grad(loss, [one.leaf for one in chosen], allow_unused=True)
+    pairs = [(one, gradient) for one, gradient in zip(chosen, found, strict=True) if gradient is not None]
+    return [one for one, _ in pairs], [gradient for _, gradient in pairs]
+
+
 def find_module(model: nn.Module, name: str, method: str) -> nn.Module:
     """The module called `name`; a `TikhonError` with near misses where there is none."""
     modules: dict[str, nn.Module] = {plain_name(key): module for key, module in unwrapped(model).named_modules() if key}

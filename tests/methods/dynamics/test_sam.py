@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import tikhon
-from tikhon.methods.dynamics.sam import ascent_offsets
+from tikhon.math.ascent import ascent_offsets
 
 X = torch.randn(16, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 Y = torch.randint(0, 3, (16,), generator=torch.Generator().manual_seed(1))

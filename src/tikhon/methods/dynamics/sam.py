@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
 from tikhon.core.card import Card
 from tikhon.core.method import Method
-from tikhon.core.parameters import Where
+from tikhon.core.parameters import Where, reached
 from tikhon.core.step import Inner, Step
 from tikhon.core.strength import Strength, checked
-
-
-def ascent_offsets(gradients: Sequence[Tensor], radius: float) -> list[Tensor]:
-    """radius * g / ||g||, the norm over all tensors together (Foret et al. 2021, arXiv 2010.01412, eq. 2 with p = 2).
-
-    Gradients that are all zero give offsets of zero.
-
-    >>> ascent_offsets([torch.tensor([3.0]), torch.tensor([4.0])], 1.0)
-    [tensor([0.6000]), tensor([0.8000])]
-    """
-    # Scaled to a largest element of 1 first: the squares of small gradients underflow, and dividing by a norm of 0
-    # would throw the weights far away just when the network has fitted its data.
-    largest = torch.stack(torch._foreach_norm(list(gradients), ord=float("inf"))).amax()
-    scaled = torch._foreach_div(list(gradients), largest.clamp_min(torch.finfo(largest.dtype).tiny))
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(scaled)))
-    return list(torch._foreach_mul(scaled, radius / norm.clamp_min(1.0)))
+from tikhon.math.ascent import ascent_offsets
 
 
 class SAM(Method):
@@ -71,8 +53,6 @@ class SAM(Method):
         radius = step.value(self.radius)
         if radius == 0.0:
             return loss
-        leaves = [one.leaf for one in step.select(self.where)]
-        found = torch.autograd.grad(loss, leaves, allow_unused=True)
-        pairs = [(leaf, gradient) for leaf, gradient in zip(leaves, found, strict=True) if gradient is not None]
-        step.perturb([leaf for leaf, _ in pairs], ascent_offsets([gradient for _, gradient in pairs], radius))
+        chosen, gradients = reached(loss, step.select(self.where))
+        step.perturb([one.leaf for one in chosen], ascent_offsets(gradients, radius))
         return inner()
