@@ -150,6 +150,7 @@ ROWS: Mapping[str, Row] = {
         base=F.mse_loss,
         target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels],
     ),
+    "kd": Row(arguments={"teacher": Teacher()}),
     "l2_anchor": Row(begin=lambda recipe: recipe.end_task()),
     "l2": Row(arguments={"strength": 0.1}),
     "mapo": Row(
