@@ -156,6 +156,7 @@ ROWS: Mapping[str, Row] = {
     "mapo": Row(
         base=F.mse_loss,
         output=lambda scores: scores.reshape(-1, 2, 2),
+        target=lambda labels: torch.arange(16.0).sin().reshape(4, 2, 2)[labels],
     ),
     "mixed_barlow_twins": Row(
         arguments={"redundancy": 0.1},
@@ -556,6 +557,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "power_law.fitted_power_law": Function(
         lambda d: (torch.logspace(0, 3, 8, dtype=torch.float64), d.positive(8).sort(descending=True).values),
         differentiable=False,
+        vmap=False,
+        compiles=False,
     ),
     "power_law.law_derivatives": Function(lambda d: (PowerLaw(*d.positive(3)), d.positive(5))),
     "power_law.power_law_covariance": Function(
