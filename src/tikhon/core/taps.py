@@ -8,17 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from tikhon.core.autocast import widened
+from tikhon.core.checkpointing import refuse_features_without_gradient
 from tikhon.core.errors import TikhonError
 from tikhon.core.parameters import find_module
 
 
 @dataclass(frozen=True, eq=False)
 class Feature:
-    """What went into a module and what came out of it, in its first call of the pass."""
+    """What went into a module and what came out of it, in its first call of the pass. Under autocast in float32: a copy
+    then, on which the model's output does not depend."""
 
     input: Any
     output: Any
@@ -31,6 +34,7 @@ class Taps:
         self._handles: dict[str, RemovableHandle] = {}
         self._features: dict[str, Feature] = {}
         self._recording = False
+        self._with_gradient = False
 
     def place(self, model: nn.Module, name: str, method: str) -> None:
         """Put a tap on the module called `name`, if there is none yet."""
@@ -43,6 +47,8 @@ class Taps:
         def record(module: nn.Module, args: Any, output: Any) -> None:
             taps = here()
             if taps is not None and taps._recording and module is original() and name not in taps._features:
+                if taps._with_gradient and not torch.is_grad_enabled():
+                    refuse_features_without_gradient(name)
                 taps._features[name] = Feature(widened(args[0] if len(args) == 1 else args), widened(output))
 
         self._handles[name] = tapped.register_forward_hook(record)
@@ -50,12 +56,12 @@ class Taps:
     @contextmanager
     def recording(self) -> Iterator[dict[str, Feature]]:
         """A pass: the features it records, by name."""
-        outer = self._features, self._recording
-        self._features, self._recording = {}, True
+        outer = self._features, self._recording, self._with_gradient
+        self._features, self._recording, self._with_gradient = {}, True, torch.is_grad_enabled()
         try:
             yield self._features
         finally:
-            self._features, self._recording = outer
+            self._features, self._recording, self._with_gradient = outer
 
     def feature(self, features: dict[str, Feature], name: str) -> Feature:
         if name not in features:

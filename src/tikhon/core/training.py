@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 
 from tikhon.core import export
 from tikhon.core.batches import first_tensor
+from tikhon.core.checkpointing import refuse_hidden_parameters
 from tikhon.core.errors import TikhonError
 from tikhon.core.objective import Objective, Total
 from tikhon.core.passes import RandomState, Statistics, frozen_statistics
@@ -89,7 +90,7 @@ class Training:
             self.example = export.example_of(inputs)
         penalty = self._window.penalty(objective.penalties) if self._plan.of("parameter_terms") else None
         around = self._plan.of("around")
-        passes = _Passes(run, objective, self._cached, batch, inputs, aim, repeatable=bool(around))
+        passes = _Passes(run, objective, self._cached, batch, inputs, aim, around[0].key if around else "")
         if around and around[0].active():
             run.moment = "around"
             around[0].step.replay()
@@ -213,20 +214,23 @@ class _Passes:
         batch: Batch,
         inputs: Any,
         aim: Target | None,
-        repeatable: bool,
+        repeated_by: str,
     ) -> None:
         self._run, self._objective, self._cached = run, objective, cached
         self._batch, self._inputs, self._aim = batch, inputs, aim
-        self._repeatable = repeatable
+        self._repeated_by = repeated_by
         self._random: RandomState | None = None
         self._ignored = False
 
     def __call__(self) -> Tensor:
-        if not self._repeatable:
+        if not self._repeated_by:
             return self._first()
         if self._random is None:
             self._random = RandomState.now(self._run.device)
-            return self._first()
+            loss = self._first()
+            if self._run.clock.number == 0:
+                refuse_hidden_parameters(loss, self._repeated_by)
+            return loss
         after = RandomState.now(self._run.device)
         self._random.restore()
         try:
