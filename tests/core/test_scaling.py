@@ -50,25 +50,28 @@ def scaled_step(
 ) -> None:
     """One step of the usual loop; an overflow is real: one gradient becomes infinite."""
     x, y = (part.float() if part.is_floating_point() else part for part in rows())
-    if order != "zero late":
+    if "late" not in order:
         optimizer.zero_grad(set_to_none=order == "zero to none")
     loss = recipe.loss(x, y, index=torch.arange(8))
-    if order == "zero late":
+    if "late" in order:
         optimizer.zero_grad()
     scaler.scale(loss).backward()
     if overflow:
         optimizer.param_groups[0]["params"][0].grad.fill_(float("inf"))
     scaler.step(optimizer)
     scaler.update()
+    if overflow and order == "zero late, and say so":
+        recipe.skip_step()
 
 
 # Without fused kernels the scaler calls no hook and marks no gradient, so there the skip is only seen once gradients
-# have been zeroed: before the next loss, as loops with a scaler do.
+# have been zeroed: before the next loss, as loops with a scaler do. A loop that zeroes later says so.
 @pytest.mark.parametrize(
     ("kind", "order"),
     [
         ("sgd", "zero to none"),
         ("sgd", "zero in place"),
+        ("sgd", "zero late, and say so"),
         *(
             (kind, order)
             for kind in ("fused sgd", "fused adam")

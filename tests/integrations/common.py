@@ -49,8 +49,14 @@ def loader():
     return torch.utils.data.DataLoader(dataset, BATCH, sampler=order)
 
 
-def plainly(accumulate: int = 1, epochs: int = EPOCHS):
-    """The loop that everybody writes: the recipe and the trained model."""
+def overflowing() -> torch.amp.GradScaler:
+    """A gradient scaler that begins so high that in float16 the first steps are skipped."""
+    return torch.amp.GradScaler("cpu", init_scale=2.0**22)
+
+
+def plainly(accumulate: int = 1, epochs: int = EPOCHS, cast: torch.dtype | None = None):
+    """The loop that everybody writes, under autocast to `cast`: the recipe and the trained model."""
+    scaler = overflowing() if cast is torch.float16 else torch.amp.GradScaler("cpu", enabled=False)
     mine = recipe()
     model = mine.prepare(network(), samples=SAMPLES)
     chosen = optimizer(model.parameters())
@@ -58,17 +64,28 @@ def plainly(accumulate: int = 1, epochs: int = EPOCHS):
     for _ in range(epochs):
         model.train()
         for micro, (index, x, y) in enumerate(loader()):
-            (mine.loss(x, y, index=index) / accumulate).backward()
+            with torch.autocast("cpu", cast, enabled=cast is not None):
+                loss = mine.loss(x, y, index=index)
+            scaler.scale(loss / accumulate).backward()
             if (micro + 1) % accumulate == 0:
-                chosen.step()
+                scaler.step(chosen)
+                scaler.update()
                 chosen.zero_grad()
         mine.end_epoch()
     return mine, model
 
 
+def graphs() -> int:
+    """How many graphs torch has compiled since it was last asked."""
+    found: int = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    return found
+
+
 def same(one: nn.Module, other: nn.Module) -> None:
-    """Both have the same weights and buffers, to the bit."""
-    mine, yours = one.state_dict(), other.state_dict()
+    """Both have the same weights and buffers, to the bit; a compiled one by the names of what was compiled."""
+    mine, yours = getattr(one, "_orig_mod", one).state_dict(), other.state_dict()
     assert mine.keys() == yours.keys()
     for name, value in mine.items():
         assert torch.equal(value, yours[name]), f"{name} differs by {(value - yours[name]).abs().max()}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
 from tikhon.integrations.accelerate import attach
 
-from .common import BATCH, EPOCHS, SAMPLES, loader, network, optimizer, plainly, recipe, same
+from .common import BATCH, EPOCHS, SAMPLES, graphs, loader, network, optimizer, overflowing, plainly, recipe, same
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -19,8 +20,10 @@ def _fresh():
     GradientState._reset_state()
 
 
-def ready(accumulate=1):
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate)
+def ready(accumulate=1, **settings):
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate, **settings)
+    if accelerator.mixed_precision == "fp16":  # which Accelerate leaves out on CPUs
+        accelerator.native_amp, accelerator.scaler = True, overflowing()
     mine = recipe()
     model = mine.prepare(network(), samples=SAMPLES)
     model, chosen, batches = accelerator.prepare(model, optimizer(model.parameters()), loader())
@@ -46,6 +49,29 @@ def test_the_weights_of_the_plain_loop(accumulate) -> None:
     expected, plain = plainly(accumulate)
     assert mine.step == expected.step
     same(accelerator.unwrap_model(model), plain)
+    same(mine.export(), expected.export())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("precision", "cast"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_mixed_precision_has_the_weights_of_the_plain_loop(precision, cast, accumulate) -> None:
+    accelerator, mine, model, *rest = ready(accumulate, mixed_precision=precision)
+    train(accelerator, mine, model, *rest)
+    expected, plain = plainly(accumulate, cast=cast)
+    assert mine.step == expected.step
+    assert (mine.step < EPOCHS * SAMPLES // BATCH // accumulate) == (cast is torch.float16)
+    same(accelerator.unwrap_model(model), plain)
+    same(mine.export(), expected.export())
+
+
+@pytest.mark.parametrize(("precision", "cast"), [("no", None), ("bf16", torch.bfloat16)])
+def test_compiled_it_has_the_weights_of_the_plain_loop(precision, cast) -> None:
+    graphs()
+    accelerator, mine, model, *rest = ready(dynamo_backend="eager", mixed_precision=precision)
+    train(accelerator, mine, model, *rest)
+    expected, plain = plainly(cast=cast)
+    assert graphs() == 1
+    same(model, plain)
     same(mine.export(), expected.export())
 
 

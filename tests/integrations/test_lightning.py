@@ -7,11 +7,12 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins import MixedPrecision
 from torch.nn import functional as F
 
 from tikhon.integrations.lightning import RecipeCallback
 
-from .common import BATCH, EPOCHS, SAMPLES, loader, network, optimizer, plainly, recipe, same
+from .common import BATCH, EPOCHS, SAMPLES, graphs, loader, network, optimizer, overflowing, plainly, recipe, same
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -53,6 +54,38 @@ def test_the_weights_of_the_plain_loop(tmp_path, accumulate) -> None:
     same(module.net, model)
     assert mine.step == expected.step
     assert mine.epoch == EPOCHS
+    same(mine.export(), expected.export())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("cast", [torch.bfloat16, torch.float16])
+def test_mixed_precision_has_the_weights_of_the_plain_loop(tmp_path, cast, accumulate) -> None:
+    half = MixedPrecision("16-mixed", "cpu", overflowing())
+    settings = {"precision": "bf16-mixed"} if cast is torch.bfloat16 else {"plugins": [half]}
+    mine = recipe()
+    module = Module(mine)
+    callback = RecipeCallback(mine, at="net", samples=SAMPLES)
+    trainer(tmp_path, callback, accumulate_grad_batches=accumulate, **settings).fit(module, loader())
+    expected, model = plainly(accumulate, cast=cast)
+    steps = EPOCHS * SAMPLES // BATCH // accumulate
+    assert mine.step == expected.step
+    assert (mine.step < steps) == (cast is torch.float16)
+    same(module.net, model)
+    same(mine.export(), expected.export())
+
+
+@pytest.mark.parametrize("what", ["network", "module"])
+def test_compiled_it_has_the_weights_of_the_plain_loop(tmp_path, what) -> None:
+    graphs()
+    mine = recipe()
+    module = Module(mine)
+    if what == "network":
+        module.net = torch.compile(module.net, backend="eager", fullgraph=True)
+    fitted = module if what == "network" else torch.compile(module, backend="eager")
+    trainer(tmp_path, RecipeCallback(mine, at="net", samples=SAMPLES)).fit(fitted, loader())
+    expected, model = plainly()
+    assert graphs() == 1 if what == "network" else graphs() > 1
+    same(module.net, model)
     same(mine.export(), expected.export())
 
 

@@ -6,13 +6,21 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PretrainedConfig, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PretrainedConfig,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 import tikhon
 from tikhon import TikhonError
+from tikhon.core.terms import Term
 from tikhon.integrations.transformers import RecipeTrainer
 
-from .common import BATCH, EPOCHS, SAMPLES, data, loader, network, plainly, recipe, same
+from .common import BATCH, EPOCHS, SAMPLES, data, graphs, loader, network, overflowing, plainly, recipe, same
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -50,14 +58,19 @@ class InOrder(RecipeTrainer):
 def arguments(folder, **settings):
     return TrainingArguments(
         folder,
-        num_train_epochs=EPOCHS,
-        per_device_train_batch_size=BATCH,
         learning_rate=0.05,
         lr_scheduler_type="constant",
         max_grad_norm=0.0,
         use_cpu=True,
         disable_tqdm=True,
-        **{"remove_unused_columns": False, "report_to": [], "save_strategy": "no", **settings},
+        **{
+            "num_train_epochs": EPOCHS,
+            "per_device_train_batch_size": BATCH,
+            "remove_unused_columns": False,
+            "report_to": [],
+            "save_strategy": "no",
+            **settings,
+        },
     )
 
 
@@ -86,6 +99,30 @@ def test_the_weights_of_the_plain_loop(tmp_path, accumulate) -> None:
     assert mine.epoch == EPOCHS
     close(model.net, plain, exact=accumulate == 1)
     close(mine.export().net, expected.export(), exact=accumulate == 1)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("precision", "cast"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_mixed_precision_has_the_weights_of_the_plain_loop(tmp_path, precision, cast, accumulate) -> None:
+    mine, model, training = trainer(tmp_path, gradient_accumulation_steps=accumulate, **{precision: True})
+    if precision == "fp16":  # which Accelerate leaves out on CPUs
+        training.accelerator.native_amp, training.accelerator.scaler = True, overflowing()
+    training.train()
+    expected, plain = plainly(accumulate, cast=cast)
+    assert mine.step == expected.step
+    assert (mine.step < EPOCHS * SAMPLES // BATCH // accumulate) == (cast is torch.float16)
+    close(model.net, plain, exact=accumulate == 1)
+    close(mine.export().net, expected.export(), exact=accumulate == 1)
+
+
+def test_compiled_it_has_the_weights_of_the_plain_loop(tmp_path) -> None:
+    graphs()
+    mine, model, training = trainer(tmp_path, torch_compile=True, torch_compile_backend="eager")
+    training.train()
+    expected, plain = plainly()
+    assert graphs() == 1
+    same(model.net, plain)
+    same(mine.export().net, expected.export())
 
 
 def close(one, other, exact) -> None:
@@ -165,3 +202,49 @@ def test_a_checkpoint_without_a_recipe_is_refused(tmp_path) -> None:
     _, _, training = trainer(tmp_path)
     with pytest.raises(TikhonError, match=r"no recipe\.pt"):
         training.train(resume_from_checkpoint=True)
+
+
+class Pulls(tikhon.Method):
+    """Pulls what a layer puts out towards zero."""
+
+    card = tikhon.SAM.card
+
+    def taps(self, model):
+        return ["bert.encoder.layer.0"]
+
+    def terms(self, output, target, step):
+        features = step.tap("bert.encoder.layer.0").output
+        features = features[0] if isinstance(features, tuple) else features
+        return {self.key: Term(features.square().flatten(1).mean(1), 0.1)}
+
+
+class Sentences(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, number: int):
+        words = torch.randint(50, (7,), generator=torch.Generator().manual_seed(number))
+        return {"input_ids": words, "labels": int(words[0]) % 3}
+
+
+def encoder(folder, **settings) -> nn.Module:
+    """A small transformer after three steps with a tap, a second pass and an average."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig(vocab_size=50, num_labels=3, **sizes))
+    mine = tikhon.Recipe(Pulls(), tikhon.SAM(0.1), tikhon.EMA(0.5), target="labels", output="logits")
+    settings = {"per_device_train_batch_size": 8, "num_train_epochs": 1, **settings}
+    RecipeTrainer(model, arguments(folder, **settings), train_dataset=Sentences(), recipe=mine).train()
+    assert mine.step == 3
+    return mine.export()
+
+
+@pytest.mark.parametrize("precision", [{}, {"bf16": True}], ids=["float32", "bfloat16"])
+def test_gradient_checkpointing_trains_the_same_weights(tmp_path, precision) -> None:
+    checkpointed, plain = (encoder(tmp_path, gradient_checkpointing=on, **precision) for on in (True, False))
+    same(checkpointed, plain)
+
+
+def test_checkpoints_in_which_features_have_no_gradient_are_refused(tmp_path) -> None:
+    with pytest.raises(TikhonError, match="use_reentrant=False"):
+        encoder(tmp_path, gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": True})

@@ -194,6 +194,13 @@ class Recipe:
         self._hooks.reset()
         return self._training.loss(Batch(called, inputs, target, index, weight, total))
 
+    def skip_step(self) -> None:
+        """Say that a step was tried and did not happen: a gradient scaler found infinities.
+
+        Only where gradients are zeroed after the next loss. Where before, as is usual, the recipe sees it by itself.
+        """
+        self._training.skipped()
+
     def end_epoch(self) -> None:
         """Say that an epoch has ended."""
         self._training.end_epoch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from operator import attrgetter
 from typing import Any
 
 import lightning
@@ -19,7 +20,8 @@ class RecipeCallback(lightning.Callback):
     In your module, `training_step` returns `recipe.loss(batch)` in place of the loss that it computed. The recipe calls
     the inner network itself, with what the loader gives: (x, y), (index, x, y) or a mapping.
 
-    recipe: the one that `training_step` uses; at: the module's attribute that is the network, as in `self.net`;
+    recipe: the one that `training_step` uses; at: the module's attribute that is the network, as in `self.net`, which
+    may be compiled;
     samples: how many training samples there are, for methods that remember each. Validation and test see the weights
     that `recipe.export()` would give. Parts of the loss and strengths in force are logged as often as the trainer logs.
     The state is part of the trainer's checkpoints, and belongs to the weights wherever one is read. Validation and test
@@ -46,6 +48,7 @@ class RecipeCallback(lightning.Callback):
         self.at = at
         self.samples = samples
         self._logged = 0
+        self._tried = self._happened = 0  # optimizer steps, when the latest batch ended
         self._loaded: dict[str, Any] | None = None
         self._deployed: AbstractContextManager[nn.Module] | None = None
 
@@ -67,11 +70,12 @@ class RecipeCallback(lightning.Callback):
         # training_step runs inside the wrapper's forward: what the recipe calls is the network itself.
         self.recipe.attach(
             *trainer.optimizers,
-            model=self._network(pl_module),
+            model=attrgetter(self.at)(pl_module),  # with what compiles it, if you wrapped it
             steps=int(steps) if steps != float("inf") else None,
             epochs=None if endless else trainer.max_epochs,
         )
         self._load()
+        self._tried, self._happened = trainer.global_step, self.recipe.step
 
     def _network(self, module: lightning.LightningModule) -> nn.Module:
         return find_module(module, self.at, "RecipeCallback")
@@ -81,6 +85,10 @@ class RecipeCallback(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        tried, happened = trainer.global_step, self.recipe.step
+        if tried > self._tried and happened == self._happened:
+            self.recipe.skip_step()  # by a gradient scaler; Lightning zeroes gradients after the next loss only
+        self._tried, self._happened = tried, happened
         # As Lightning does: reading values waits for the device, so not at every step.
         ended = self.recipe.step > self._logged
         if trainer.loggers and ended and self.recipe.step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
