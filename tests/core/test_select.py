@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.nn.utils import parametrize
 
 from tikhon import EMA, L2, Method, Recipe, TikhonError, select
+from tikhon.core.parameters import find_module
 
 from .common import CARD, mlp, ready, rows, sgd, train
 
@@ -121,9 +123,13 @@ def test_names_are_those_of_the_plain_model() -> None:
     assert names(torch.compile(mlp())) == plain
     assert names(nn.DataParallel(mlp())) == plain
     assert names(nn.DataParallel(torch.compile(mlp()))) == plain  # type: ignore[arg-type]
-    inside = mlp()
-    inside[0] = torch.compile(inside[0])
-    assert names(inside) == plain
+    for wrap in (torch.compile, nn.DataParallel, checkpoint_wrapper):
+        inside = mlp()
+        layer = inside[0]
+        inside[0] = wrap(layer)
+        assert names(inside) == plain
+        assert names(nn.DataParallel(inside), "0") == names(mlp(), "0")  # type: ignore[arg-type]
+        assert find_module(inside, "0", "a test") is layer
 
 
 def test_a_module_that_is_called_module_keeps_its_name() -> None:
@@ -174,11 +180,21 @@ def test_averages_hold_no_spectral_norm_vectors_and_no_counters() -> None:
         assert all(torch.equal(model.get_buffer(name), buffer) for name, buffer in before.items())
 
 
+def compiled_layer(model: nn.Module) -> nn.Module:
+    model[0] = torch.compile(model[0], backend="eager")  # type: ignore[index,operator]
+    return model
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_averages_move_though_the_model_is_compiled() -> None:
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda model: torch.compile(model, backend="eager"), compiled_layer, nn.DataParallel],
+    ids=["the model", "a layer", "parallel"],
+)
+def test_averages_move_though_the_model_is_compiled(wrap: Any) -> None:
     recipe = Recipe(EMA(0.5))
     model = recipe.prepare(mlp())
-    compiled = torch.compile(model, backend="eager")
+    compiled = wrap(model)
     optimizer = sgd(model)
     recipe.attach(optimizer, model=compiled)
     train(recipe, optimizer)

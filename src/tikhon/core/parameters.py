@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.utils import parametrize
 
 from tikhon.core.errors import TikhonError, near_misses
@@ -47,9 +48,21 @@ class Selected:
         return getattr(self.module, self.attribute)  # type: ignore[no-any-return]
 
 
-def plain_name(name: str) -> str:
-    """A name without what compilers and sharding put into it; wrappers around the whole model are looked through."""
-    return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "_fsdp_wrapped_module"))
+INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""What compilers, sharding and checkpointing call the module that they wrap."""
+
+
+def plain_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module by the name that it has in the plain model, whatever wraps the model or parts of it."""
+    plain: dict[str, str] = {"": ""}
+    modules = dict(unwrapped(model).named_modules())
+    for path, module in modules.items():
+        parent, _, own = path.rpartition(".")
+        if path:
+            replica = own == "module" and isinstance(modules[parent], (DistributedDataParallel, DataParallel))
+            hidden = own in INSIDE or replica
+            plain[path] = plain[parent] if hidden else f"{plain[parent]}.{own}".removeprefix(".")
+        yield plain[path], module
 
 
 def every_parameter(model: nn.Module) -> list[Selected]:
@@ -58,12 +71,12 @@ def every_parameter(model: nn.Module) -> list[Selected]:
     found: list[Selected] = []
 
     def add(prefix: str, module: nn.Module, attribute: str, leaf_name: str) -> None:
-        chosen = Selected(plain_name(f"{prefix}.{attribute}" if prefix else attribute), module, attribute, leaf_name)
+        chosen = Selected(f"{prefix}.{attribute}" if prefix else attribute, module, attribute, leaf_name)
         if id(chosen.leaf) not in seen:
             seen.add(id(chosen.leaf))
             found.append(chosen)
 
-    for prefix, module in unwrapped(model).named_modules():
+    for prefix, module in plain_modules(model):
         if isinstance(module, parametrize.ParametrizationList):
             continue  # its originals are reached through the module that it belongs to
         for name, parameter in module.named_parameters(recurse=False):
@@ -153,7 +166,7 @@ def reached(loss: Tensor, chosen: Sequence[Selected]) -> tuple[list[Selected], l
 
 def find_module(model: nn.Module, name: str, method: str) -> nn.Module:
     """The module called `name`; a `TikhonError` with near misses where there is none."""
-    modules: dict[str, nn.Module] = {plain_name(key): module for key, module in unwrapped(model).named_modules() if key}
+    modules = {key: module for key, module in plain_modules(model) if key}
     if name not in modules:
         raise TikhonError(f"{method}: the model has no module {name!r}. {near_misses(name, modules)}")
     return modules[name]
