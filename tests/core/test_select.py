@@ -222,3 +222,14 @@ def test_learning_rates_are_those_of_a_leafs_group() -> None:
     optimizer.param_groups[1]["lr"] = 0.01  # as a scheduler does
     train(recipe, optimizer)
     assert seen == {"0.weight": 0.5, "2.weight": 0.01}
+
+
+def test_reading_an_effective_weight_moves_nothing() -> None:
+    """A spectral norm in train mode takes a step of its power iteration whenever its weight is read."""
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))
+    before = {name: buffer.clone() for name, buffer in layer.named_buffers()}
+    (chosen,) = select(layer, "weights")
+    weight = chosen.weight
+    assert all(torch.equal(buffer, before[name]) for name, buffer in layer.named_buffers())
+    assert layer.parametrizations.weight[0].training  # type: ignore[union-attr, index]
+    torch.testing.assert_close(weight, layer.eval().weight)

@@ -73,8 +73,9 @@ def _refuse_traces(model: nn.Module) -> None:
 
 
 def merge_parametrization(model: nn.Module, kind: type[nn.Module]) -> None:
-    """Write the effective weight into every weight that a parametrization of this kind makes."""
+    """Write the effective weight, that of evaluation, into every weight that a parametrization of this kind makes."""
     for module in list(model.modules()):
         for name, chain in list(getattr(module, "parametrizations", {}).items()):
             if any(isinstance(one, kind) for one in chain):
+                chain.eval()
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)

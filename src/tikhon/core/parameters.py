@@ -13,7 +13,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.utils import parametrize
 
 from tikhon.core.errors import TikhonError, near_misses
-from tikhon.core.passes import unwrapped
+from tikhon.core.passes import eval_mode, unwrapped
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
@@ -44,8 +44,14 @@ class Selected:
 
     @property
     def weight(self) -> Tensor:
-        """The effective weight: what parametrizations make of the leaf."""
-        return getattr(self.module, self.attribute)  # type: ignore[no-any-return]
+        """The effective weight: what parametrizations make of the leaf.
+
+        As in evaluation: to read it neither draws masks of weights nor moves vectors of a power iteration.
+        """
+        if not parametrize.is_parametrized(self.module, self.attribute):
+            return getattr(self.module, self.attribute)  # type: ignore[no-any-return]
+        with eval_mode(self.module.get_submodule(f"parametrizations.{self.attribute}")):
+            return getattr(self.module, self.attribute)  # type: ignore[no-any-return]
 
 
 INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
