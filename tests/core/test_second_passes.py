@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tikhon import EMA, SAM, Method, MixUp, Recipe, TikhonError
-from tikhon.core.passes import eval_mode
+from tikhon.core.passes import Passing, eval_mode
 
 from .common import CARD, Remembering, mlp, ready, rows, same, sgd, train, weights
 
@@ -299,6 +299,54 @@ def test_clean_outputs_cost_nothing_where_nobody_changed_the_inputs() -> None:
     assert model.calls == 1
     assert torch.equal(method.clean[0], method.output.detach())  # type: ignore[union-attr]
     assert not method.clean[0].requires_grad
+
+
+class MixesInside(Method):
+    """Mixes what the first layer returns, and the target; records in which calls of the layer it did."""
+
+    card = CARD
+    slots = {"prepare": "gate", "batch": "mix"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_loss: list[bool] = []
+        self.passing = Passing()
+
+    def prepare(self, model: nn.Module) -> None:
+        model.body[0].register_forward_hook(self.mix)  # type: ignore[union-attr, index]
+
+    def batch(self, inputs: Any, target: Any, step: Any) -> Any:
+        self.passing = step.passing
+        return inputs, target.mix(torch.arange(len(target)).flip(0), 0.7)
+
+    def mix(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        self.of_loss.append(self.passing.of_loss)
+        return torch.lerp(output.flip(0), output, 0.7) if self.of_loss[-1] else None
+
+
+def test_clean_outputs_are_clean_where_features_are_mixed_inside_the_model() -> None:
+    """The inputs are those that came, but the target tells that the output is not theirs."""
+    asks, mixes = AsksForClean(), MixesInside()
+    recipe = Recipe(asks, mixes)
+    model, _ = ready(recipe, Counted())
+    x, y = rows()
+    recipe.loss(x, y)
+    assert mixes.of_loss == [True, False]
+    model(x)  # a call of the caller's own
+    assert mixes.of_loss == [True, False, False]
+    assert torch.equal(asks.clean[0], model.body(x).detach())
+    assert not torch.equal(asks.output.detach(), asks.clean[0])  # type: ignore[union-attr]
+
+
+def test_further_passes_of_the_loss_count_as_such_and_an_exception_ends_them() -> None:
+    mixes = MixesInside()
+    recipe = Recipe(SAM(radius=0.1), mixes)
+    ready(recipe, Counted())
+    recipe.loss(*rows()).backward()
+    assert mixes.of_loss == [True, True]
+    with pytest.raises(ZeroDivisionError), mixes.passing.during(True):
+        raise ZeroDivisionError
+    assert not mixes.passing.of_loss
 
 
 def test_memories_under_mixing_hold_predictions_on_clean_inputs() -> None:

@@ -41,6 +41,29 @@ class RandomState:
             torch.get_device_module(self.device).set_rng_state(self.accelerator, self.device)
 
 
+class Passing:
+    """Which pass is under way, for hooks inside the model. The copy that a copied model's hooks have says "none"."""
+
+    def __init__(self) -> None:
+        self._of_loss = False
+
+    @property
+    def of_loss(self) -> bool:
+        """Whether it is one of the loss, further ones and what checkpoints compute again included; not an extra pass
+        of a method, nor one of the caller's own."""
+        if self._of_loss or torch.compiler.is_compiling():
+            return self._of_loss
+        return torch._C._current_graph_task_id() != -1  # in backward, where only checkpoints run a model
+
+    @contextmanager
+    def during(self, of_loss: bool) -> Iterator[None]:
+        outer, self._of_loss = self._of_loss, of_loss
+        try:
+            yield
+        finally:
+            self._of_loss = outer
+
+
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Inside, forward passes use batch statistics as in training but leave every buffer of the model as it was.

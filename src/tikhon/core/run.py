@@ -14,7 +14,7 @@ from tikhon.core.batches import call
 from tikhon.core.errors import TikhonError
 from tikhon.core.losses import Loss
 from tikhon.core.parameters import Selected, Where, copy_into, select
-from tikhon.core.passes import RandomState, frozen_statistics
+from tikhon.core.passes import Passing, RandomState, frozen_statistics
 from tikhon.core.step import Clock
 from tikhon.core.taps import Feature, Taps
 
@@ -31,6 +31,7 @@ class Run:
         self.precision = Precision()
         self.features: dict[str, Feature] = {}
         self.moment = ""
+        self.passing = Passing()
         self.rank = 0
         self.world = 1
         self.optimizers: tuple[torch.optim.Optimizer, ...] = ()
@@ -97,9 +98,12 @@ class Run:
             )
         return output
 
-    def begin_batch(self, original: Any, inputs: Any) -> None:
-        """Remember the inputs as the model gets them, and as they came in case a method asks for the clean output."""
-        self.inputs, self._changed, self._clean = inputs, inputs is not original, None
+    def begin_batch(self, original: Any, inputs: Any, mixed: bool) -> None:
+        """Remember the inputs as the model gets them, and as they came in case a method asks for the clean output.
+
+        mixed: whether the target is, so that the output is too, even where only features are mixed inside the model.
+        """
+        self.inputs, self._changed, self._clean = inputs, mixed or inputs is not original, None
         self._original = original if self._changed else None
 
     def end_batch(self) -> None:
@@ -127,7 +131,7 @@ class Run:
         try:
             if seed is not None:
                 RandomState.of_seed(seed, self.device).restore()
-            with frozen_statistics(self.model), self.taps.recording() as self.features:
+            with self.passing.during(False), frozen_statistics(self.model), self.taps.recording() as self.features:
                 return self.output(self.model, inputs), self.features
         finally:
             self.features = outer

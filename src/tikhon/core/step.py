@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tikhon.core.parameters import Selected, Where
+from tikhon.core.passes import Passing
 from tikhon.core.strength import Strength, resolve
 from tikhon.core.taps import Feature
 
@@ -139,11 +140,17 @@ class Step:
         self._seeded.clear()
 
     def clean(self, output: Tensor) -> Tensor:
-        """The output for the inputs as they came: `output` itself, detached, unless a method changed the inputs.
+        """The output for the inputs as they came: `output` itself, detached, unless a method changed or mixed them.
 
-        Changed inputs cost one extra pass without gradient, shared by all methods that ask.
+        Changed inputs cost one extra pass without gradient, shared by all methods that ask. So do features that are
+        mixed inside the model, which their target tells.
         """
         return self._run.clean(output)
+
+    @property
+    def passing(self) -> Passing:
+        """Which pass is under way, for hooks inside the model: those that mix features act in passes of the loss."""
+        return self._run.passing
 
     def forward(self, inputs: Any, redraw: bool = False) -> Any:
         """An extra pass with gradient: batch statistics that move no running ones, and no random number spent.

@@ -85,7 +85,7 @@ class Training:
             _refuse_weight(batch.weight, inputs)
             aim = Target.of(batch.target, index, batch.weight)
             inputs, aim = self._changed_batch(inputs, aim)
-            run.begin_batch(batch.inputs, inputs)
+            run.begin_batch(batch.inputs, inputs, mixed=len(aim.parts) > 1)
         if self.example is None:
             self.example = export.example_of(inputs)
         penalty = self._window.penalty(objective.penalties) if self._plan.of("parameter_terms") else None
@@ -254,7 +254,7 @@ class _Passes:
     def _forward(self) -> Tensor:
         run = self._run
         if not run.taps.placed:
-            with self._cached():
+            with self._cached(), run.passing.during(True):
                 return run.output(self._batch.called, self._inputs)
-        with self._cached(), run.taps.recording() as run.features:
+        with self._cached(), run.passing.during(True), run.taps.recording() as run.features:
             return run.output(self._batch.called, self._inputs)
