@@ -380,6 +380,10 @@ FUNCTIONS: Mapping[str, Function] = {
     "data_diet.max_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
     "data_diet.sum_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
     "distillation.distillation_losses": Function(lambda d: (d.normal(5, 3), d.normal(5, 3), 2.0)),
+    "domains.dispersion": Function(lambda d: (d.normal(4, 3), torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64))),
+    "domains.domain_means": Function(lambda d: (d.normal(5, 3), F.one_hot(torch.arange(5) % 2).T.double())),
+    "domains.mean_over": Function(lambda d: (d.normal(3, 4), torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64))),
+    "domains.mismatch": Function(lambda d: (d.normal(3, 4), d.normal(4), torch.ones(3, dtype=torch.float64))),
     "dr_tune.calibrated": Function(
         lambda d: (d.normal(9, 3), d.normal(9, 3), torch.arange(9) % 2, d.normal(2, 3), d.positive(1)),
         differentiable=False,
@@ -427,7 +431,6 @@ FUNCTIONS: Mapping[str, Function] = {
     "groups.regular": Function(
         lambda d: (shifts(4, 2).double(), shifts(4, 1).double()), differentiable=False, vmap=False, compiles=False
     ),
-    "hessian_align.mismatch": Function(lambda d: (d.normal(3, 4), d.normal(4), torch.ones(3, dtype=torch.float64))),
     "hyres.hyres": Function(
         lambda d: (d.normal(8, 8, 3),), differentiable=False, bfloat16=False, vmap=False, compiles=False
     ),

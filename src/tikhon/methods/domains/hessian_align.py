@@ -10,27 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tikhon.core.card import Card
+from tikhon.core.domains import Domains
 from tikhon.core.errors import TikhonError
-from tikhon.core.losses import weighted_losses
+from tikhon.core.features import check_place, place_of, rows_before
 from tikhon.core.method import Method
-from tikhon.core.parameters import find_module, last_linear
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
 from tikhon.core.target import Target
 from tikhon.core.terms import Term, Terms
-
-
-def mismatch(values: Tensor, mean: Tensor, present: Tensor) -> Tensor:
-    """The mean over domains present of ||v_e - v||^2 (Hemati et al. 2023, arXiv 2308.11778).
-
-    values: (E, P), one row a domain; mean: (P,), of all domains together; present: (E,), 1.0 for domains in
-    the batch and 0.0 for others. Returns a scalar, at least 0.
-
-    >>> mismatch(torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([2.0, 0.0]), torch.ones(2))
-    tensor(1.)
-    """
-    distances = (values - mean).square().sum(1)
-    return (distances * present).sum() / present.sum().clamp_min(1.0)
+from tikhon.math.domains import mismatch
 
 
 def _gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
@@ -123,10 +111,7 @@ class HessianAlignment(Method):
         at: str | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(domains, Tensor) or domains.ndim != 1 or domains.is_floating_point() or not len(domains):
-            raise TikhonError("domains must be a tensor (samples,) of integers, the domain of every training sample.")
-        if int(domains.min()) < 0:
-            raise TikhonError(f"Domains are counted from 0; there is one of {int(domains.min())}.")
+        self.domains = Domains(domains, self.key)
         if curvature not in ("hgp", "hutchinson"):
             raise TikhonError(f"curvature is 'hgp' or 'hutchinson', not {curvature!r}.")
         if isinstance(probes, bool) or not isinstance(probes, int) or probes < 1:
@@ -134,44 +119,27 @@ class HessianAlignment(Method):
         self.alpha = checked("alpha", alpha, low=0.0)
         self.beta = checked("beta", beta, low=0.0)
         self.curvature, self.probes, self.at = curvature, probes, at
-        self.count = int(domains.max()) + 1
-        self.domains: Tensor
-        self.register_buffer("domains", domains.long(), persistent=False)  # the caller's data, given again on resume
 
     def check(self, model: torch.nn.Module) -> None:
-        place = self._place(model)
-        if not isinstance(find_module(model, place, self.key), torch.nn.Linear):
-            raise TikhonError(f"{self.key} aligns a linear classifier, and {place!r} is none: name it with at=.")
+        check_place(model, self.at, self.key, linear=True)
 
     def taps(self, model: torch.nn.Module) -> Sequence[str]:
-        return (self._place(model),)
-
-    def _place(self, model: torch.nn.Module) -> str:
-        return last_linear(model, self.key) if self.at is None else self.at
+        return (place_of(model, self.at, self.key),)
 
     def terms(self, output: Tensor, target: Target, step: Step) -> Terms:
         if step.value(self.alpha) == 0.0 and step.value(self.beta) == 0.0:
             return {}
-        assert target.ids is not None
-        if target.ids.device.type == "cpu" and int(target.ids.max()) >= len(self.domains):
-            raise TikhonError(f"{self.key} knows the domains of {len(self.domains)} samples, and one is beyond them.")
-        place = self._place(step.model)
+        place = place_of(step.model, self.at, self.key)
         head = step.model.get_submodule(place)
-        assert isinstance(head, torch.nn.Linear)
-        parameters: list[Tensor] = [head.weight] if head.bias is None else [head.weight, head.bias]
-        features = step.tap(place).input
-        features = features.reshape(-1, len(output), features.shape[-1]).mean(0)  # of several masks a sample, the mean
-        losses, _ = weighted_losses(step.loss, F.linear(features, *parameters), target)
-        members = F.one_hot(self.domains[target.ids], self.count).T.to(losses.dtype)
-        sizes = members.sum(1)
-        domain_losses = (members @ losses / sizes.clamp_min(1.0)).unbind()
+        parameters: list[Tensor] = [one for one in (head.weight, head.bias) if isinstance(one, Tensor)]
+        features = rows_before(step.tap(place).input, len(output), self.key)
+        risks, present = self.domains.risks(step.loss, F.linear(features, *parameters), target)
         probes = None
         if self.curvature == "hutchinson":
-            shape = (1 + self.count, self.probes, sum(one.numel() for one in parameters))
-            signs = torch.randint(2, shape, generator=step.generator(losses.device), device=losses.device)
-            probes = 2.0 * signs.to(losses.dtype) - 1.0
-        present = (sizes > 0).to(losses.dtype)
-        curvature, gradient = _alignment_terms(domain_losses, present, parameters, probes)
+            shape = (1 + self.domains.count, self.probes, sum(one.numel() for one in parameters))
+            signs = torch.randint(2, shape, generator=step.generator(risks.device), device=risks.device)
+            probes = 2.0 * signs.to(risks.dtype) - 1.0
+        curvature, gradient = _alignment_terms(risks.unbind(), present, parameters, probes)
         return {
             "curvature": Term(curvature, self.alpha, per_sample=False),
             "gradient": Term(gradient, self.beta, per_sample=False),
