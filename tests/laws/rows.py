@@ -150,6 +150,7 @@ ROWS: Mapping[str, Row] = {
         base=F.mse_loss,
         target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels],
     ),
+    "irm": Row(arguments={"domains": torch.arange(32) % 3, "strength": 1.0}),
     "kd": Row(arguments={"teacher": Teacher()}),
     "l2_anchor": Row(begin=lambda recipe: recipe.end_task()),
     "l2": Row(arguments={"strength": 0.1}),
@@ -469,6 +470,9 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "intervals.weighted_interval": Function(
         lambda d: (F.linear, d.normal(4, 3), d.positive(4, 3), d.normal(5, 3), d.normal(5))
+    ),
+    "irm.invariance_penalty": Function(
+        lambda d: (d.normal(6), F.one_hot(torch.arange(6) % 2).T.double(), d.positive(6))
     ),
     "kernels.fourier_features": Function(lambda d: (d.normal(4, 3), d.normal(3, 5), d.positive(5))),
     "kernels.kernel_ridge": Function(
