@@ -214,6 +214,7 @@ ROWS: Mapping[str, Row] = {
         },
         begin=lambda recipe: recipe.end_task([_task(recipe)]),
     ),
+    "vrex": Row(arguments={"domains": torch.arange(32) % 3}),
     "weight_compander": Row(arguments={"learned": True}),
     "wgsef": Row(arguments={"strength": 3.0, "keep": 0.4}),
 }
@@ -734,6 +735,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "virtual_outlier.virtual_outliers": Function(
         lambda d: (d.normal(6, 3), 0.5 * d.normal(4, 3), 5, 2, 3), differentiable=False
     ),
+    "vrex.risk_variance": Function(lambda d: (d.positive(3), torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64))),
     "wavelets.inverse_wavelet2d": Function(lambda d: (d.normal(2, 4, 8), 2, 2)),
     "wavelets.wavelet2d": Function(lambda d: (d.normal(2, 4, 8), 2, 2)),
     "wavelets.wavelet_matrix": Function(lambda d: (6, 3, d.normal(1)), differentiable=False, vmap=False),
