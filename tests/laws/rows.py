@@ -143,6 +143,7 @@ ROWS: Mapping[str, Row] = {
         output=lambda scores: scores[:, :2],
         target=lambda labels: torch.arange(8.0).sin().reshape(4, 2)[labels],
     ),
+    "group_dro": Row(arguments={"domains": torch.arange(32) % 3, "eta": 1.0, "adjustment": 0.5}),
     "hessian_align": Row(arguments={"domains": torch.arange(32) % 3, "alpha": 0.1, "beta": 0.1}),
     "ibp": Row(arguments={"eps": linear(0.02, 0.1), "strength": 0.5}),
     "intertwined": Row(
@@ -419,6 +420,7 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.normal(6, 2, 3), 2, d.positive(2), d.normal(2), 1e-5), vmap=False
     ),
     "gradient_centralisation.centralised": Function(lambda d: ([d.normal(3, 2), d.normal(2, 3, 2)],), vmap=False),
+    "group_dro.raised_weights": Function(lambda d: (d.normal(3), d.positive(3), 0.5)),
     "groups.checked_symmetry": Function(
         lambda d: ("turn", shifts(3, 1).double(), shifts(6, 2).double()),
         differentiable=False,
