@@ -42,6 +42,7 @@ _HOMES = {
     "exponential": "strength",
     "fit": "fit",
     "linear": "strength",
+    "logistic": "strength",
     "no_loss": "losses",
     "select": "parameters",
     "stepwise": "strength",

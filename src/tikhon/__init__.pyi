@@ -32,6 +32,7 @@ from tikhon.core.strength import Strength as Strength
 from tikhon.core.strength import cosine as cosine
 from tikhon.core.strength import exponential as exponential
 from tikhon.core.strength import linear as linear
+from tikhon.core.strength import logistic as logistic
 from tikhon.core.strength import stepwise as stepwise
 from tikhon.core.target import Part as Part
 from tikhon.core.target import Target as Target
@@ -149,6 +150,7 @@ __all__ = [
     "exponential",
     "fit",
     "linear",
+    "logistic",
     "no_loss",
     "select",
     "stepwise",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tikhon import L2, TikhonError, cosine, exponential, linear, stepwise
+from tikhon import L2, TikhonError, cosine, exponential, linear, logistic, stepwise
 from tikhon.core.strength import Schedule, Strength, checked, resolve
 
 
@@ -27,6 +27,8 @@ def at(strength: Strength, progress: float = 0.0, *, number: int = 0, epoch_prog
         (cosine(3, 1, over=(0.2, 0.4)), {0.0: 3, 0.2: 3, 0.3: 2, 0.4: 1, 1.0: 1}),
         (exponential(1, 100), {0.0: 1, 0.5: 10, 1.0: 100}),
         (exponential(8, 2, over=(0.0, 0.5)), {0.0: 8, 0.25: 4, 0.5: 2, 1.0: 2}),
+        (logistic(0, 1), {0.0: 0.0, 0.1: math.tanh(0.5), 0.5: math.tanh(2.5), 1.0: math.tanh(5.0)}),
+        (logistic(3, 1, over=(0.5, 0.75)), {0.0: 3, 0.5: 3, 0.55: 3 - 2 * math.tanh(1.0), 1.0: 3 - 2 * math.tanh(5.0)}),
         (stepwise({0.0: 1.0, 0.5: 0.1}), {0.0: 1.0, 0.4999: 1.0, 0.5: 0.1, 1.0: 0.1}),
         (stepwise({0.5: 0.1, 0.25: 7.0}), {0.0: 7.0, 0.25: 7.0, 0.4: 7.0, 0.5: 0.1, 1.0: 0.1}),
         (stepwise({0.3: 2.0}), {0.0: 2.0, 1.0: 2.0}),

@@ -11,6 +11,9 @@ from tikhon.core.errors import TikhonError
 
 By = Literal["progress", "step", "epoch"]
 
+STEEPNESS = 10.0
+"""Of a logistic schedule over its interval."""
+
 
 class Position(Protocol):
     """Where training stands; the engine's clock."""
@@ -25,12 +28,12 @@ class Position(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """A scalar that changes while training goes on. Made by `linear`, `cosine`, `exponential` and `stepwise`.
+    """A scalar that changes while training goes on, as `linear`, `cosine`, `exponential`, `logistic` or `stepwise` say.
 
     `over` is the interval in which it moves, in units of `by`; before it the value is `start`, after it `stop`.
     """
 
-    shape: Literal["linear", "cosine", "exponential", "stepwise"]
+    shape: Literal["linear", "cosine", "exponential", "logistic", "stepwise"]
     start: float
     stop: float
     over: tuple[float, float] = (0.0, 1.0)
@@ -52,6 +55,8 @@ class Schedule:
             return self.start + (self.stop - self.start) * share
         if self.shape == "cosine":
             return self.stop + (self.start - self.stop) * 0.5 * (1.0 + math.cos(math.pi * share))
+        if self.shape == "logistic":
+            return self.start + (self.stop - self.start) * (2.0 / (1.0 + math.exp(-STEEPNESS * share)) - 1.0)
         return float(self.start * (self.stop / self.start) ** share)
 
     @property
@@ -79,7 +84,11 @@ def _finite(number: object) -> bool:
 
 
 def _schedule(
-    shape: Literal["linear", "cosine", "exponential"], start: float, stop: float, over: tuple[float, float], by: By
+    shape: Literal["linear", "cosine", "exponential", "logistic"],
+    start: float,
+    stop: float,
+    over: tuple[float, float],
+    by: By,
 ) -> Schedule:
     _refuse_by(by)
     if not (isinstance(over, tuple) and len(over) == 2 and all(map(_finite, (start, stop, *over)))):
@@ -113,6 +122,15 @@ def exponential(start: float, stop: float, *, over: tuple[float, float] = (0.0, 
     if not (_finite(start) and _finite(stop) and start > 0 and stop > 0):
         raise TikhonError(f"An exponential schedule runs between positive numbers, not {start} and {stop}.")
     return _schedule("exponential", start, stop, over, by)
+
+
+def logistic(start: float, stop: float, *, over: tuple[float, float] = (0.0, 1.0), by: By = "progress") -> Schedule:
+    """From `start` towards `stop` along the upper half of a logistic curve: fast, then ever slower.
+
+    start + (stop - start) (2 / (1 + exp(-10 p)) - 1) at the share p of the interval, which ends 0.01% short of `stop`
+    (Ganin et al. 2016, arXiv 1505.07818).
+    """
+    return _schedule("logistic", start, stop, over, by)
 
 
 def stepwise(levels: Mapping[float, float], *, by: By = "progress") -> Schedule:

@@ -13,7 +13,7 @@ from tikhon.core.catalogue import Listing, find, methods
 from tikhon.core.combine import During
 from tikhon.core.errors import TikhonError, near_misses
 from tikhon.core.method import Method
-from tikhon.core.strength import Schedule, cosine, exponential, linear, stepwise
+from tikhon.core.strength import Schedule, cosine, exponential, linear, logistic, stepwise
 
 EARLY_STOPPING = "early_stopping"
 """Not a method but what an arm does with its validation split: keep the epoch that was best there."""
@@ -22,6 +22,7 @@ _SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": linear,
     "cosine": cosine,
     "exponential": exponential,
+    "logistic": logistic,
     "stepwise": stepwise,
 }
 
