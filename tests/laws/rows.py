@@ -123,6 +123,7 @@ ROWS: Mapping[str, Row] = {
         output=lambda scores: scores.repeat(1, 9).reshape(-1, 1, 6, 6),
         target=lambda labels: torch.linspace(-1.0, 1.0, 4)[labels].reshape(-1, 1, 1, 1).expand(-1, 1, 6, 6),
     ),
+    "coral": Row(arguments={"domains": torch.arange(32) % 3, "strength": 1.0, "means": True}),
     "cs_ib": Row(base=F.mse_loss, target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels]),
     "dhspg": Row(arguments={"strength": 5.0}),
     "eata": Row(
@@ -367,6 +368,8 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.1 * d.positive(4), 0.5), differentiable=False
     ),
     "contractive.score": Function(lambda d: (torch.tanh, d.normal(4, 2), 0.5)),
+    "coral.coral_distance": Function(lambda d: (d.normal(6, 3), F.one_hot(torch.arange(6) % 2).T.double(), True)),
+    "coral.covariances": Function(lambda d: (d.normal(6, 3), F.one_hot(torch.arange(6) % 2).T.double())),
     "corrupted_grokking.inverse_participation_ratio": Function(lambda d: (d.normal(4, 7),), bfloat16=False),
     "corrupted_grokking.neuron_participation": Function(lambda d: (d.normal(4, 14), d.normal(7, 4)), bfloat16=False),
     "cs_ib.cs_conditional_divergence": Function(
