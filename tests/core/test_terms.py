@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import tikhon
-from tikhon import L2, Method, Recipe, Term, TikhonError
+from tikhon import L2, Method, Recipe, Target, Term, TikhonError
 
 from .common import CARD, Remembering, mlp, ready, rows, train
 
@@ -197,3 +197,29 @@ def test_terms_named_like_their_method_are_not_named_twice() -> None:
     _, optimizer = ready(recipe)
     train(recipe, optimizer)
     assert "loss/adds" in recipe.log()
+
+
+class Growing(Method):
+    """Adds a row of class 0 to every batch."""
+
+    card = CARD
+    slots = {"batch": "select"}
+
+    def batch(self, inputs: Any, target: Target, step: Any) -> tuple[Any, Target]:
+        row = torch.ones_like(inputs[:1])
+        return torch.cat([inputs, row]), Target.of(torch.cat([target.value, torch.zeros(1, dtype=torch.int64)]))
+
+
+def test_a_method_may_add_rows_and_labels_are_still_checked() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    recipe = Recipe(Growing())
+    recipe.prepare(model)
+    recipe.attach(torch.optim.SGD(model.parameters(), lr=0.1))
+    x, y = torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
+    both, labels = torch.cat([x, torch.ones(1, 3)]), torch.cat([y, torch.zeros(1, dtype=torch.int64)])
+    torch.testing.assert_close(recipe.loss(x, y), F.cross_entropy(model(both), labels))
+    with pytest.raises(TikhonError, match="0 to 1"):
+        recipe.loss(x, y + 1)
+    with pytest.raises(TikhonError, match="does not fit a batch"):
+        recipe.loss(x, y[:3])

@@ -245,7 +245,8 @@ class _Passes:
     def _first(self) -> Tensor:
         objective, batch = self._objective, self._batch
         output = self._forward()
-        self._ignored = objective.loss.refuse(output, batch.target)
+        # Methods may have added rows to the batch, but a row's own target is what came with it.
+        self._ignored = objective.loss.refuse(output, batch.target if self._aim is None else self._aim.value)
         if self._aim is None and not self._ignored:
             return objective.plain(output, batch.target)
         loss, self._aim = objective.first(output, self._aim or Target.of(batch.target), batch.total, self._ignored)
