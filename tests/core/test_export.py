@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
 
 import tikhon
 from tikhon import EMA, L2, Method, MixUp, Recipe, TikhonError
@@ -150,6 +151,18 @@ def test_export_refuses_a_model_with_leftovers(what: str) -> None:
     recipe, _ = trained(Leaves())
     with pytest.raises(TikhonError, match="left something in"):
         recipe.export()
+
+
+def test_export_leaves_the_weight_norm_of_the_model_itself() -> None:
+    model = weight_norm(nn.Linear(3, 2))
+    recipe = Recipe()
+    recipe.prepare(model)
+    recipe.attach(torch.optim.SGD(model.parameters(), lr=0.1))
+    x = torch.randn(4, 3)
+    recipe.loss(x, torch.tensor([0, 1, 0, 1])).backward()
+    expected = model(x)
+    assert torch.equal(recipe.export()(x), expected)
+    assert parametrize.is_parametrized(model)
 
 
 def test_export_of_an_untrained_model_is_the_model() -> None:

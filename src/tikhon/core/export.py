@@ -37,9 +37,8 @@ def export(run: Run, plan: Plan, example: Any, deployed: Callable[[], AbstractCo
     with deployed(), evaluating(model):
         if example is not None:
             expected = run.output(model, example)
-        averaged = {one.name: one.leaf.detach().clone() for one in every_parameter(model)}
-    leaves = every_parameter(model)
-    copy_into([one.leaf for one in leaves], [averaged[one.name] for one in leaves])
+        averaged = [one.leaf.detach().clone() for one in every_parameter(model)]
+    copy_into([one.leaf for one in every_parameter(model)], averaged)
     for entry in plan.of("export"):
         model = entry.method.export(model)
     run.taps.remove()

@@ -36,6 +36,12 @@ class Selected:
     leaf_name: str
 
     @property
+    def key(self) -> str:
+        """The leaf's own name: the weight's, but where several leaves make a weight, as under torch's weight norm."""
+        own = self.leaf_name.rpartition(".")[2]
+        return self.name if own in (self.attribute, "original") else f"{self.name}.{own}"
+
+    @property
     def leaf(self) -> nn.Parameter:
         """Looked up at every use: sharded training replaces parameters."""
         if self.leaf_name == self.attribute:

@@ -272,9 +272,9 @@ class Recipe:
         run = self._run
         run.restore()
         averages = {name: value for entry in self._plan.entries for name, value in entry.method.averages().items()}
-        chosen = [one for one in every_parameter(run.model) if one.name in averages]
+        chosen = [one for one in every_parameter(run.model) if one.key in averages]
         trained = [one.leaf.detach().clone() for one in chosen]
-        copy_into([one.leaf for one in chosen], [averages[one.name] for one in chosen])
+        copy_into([one.leaf for one in chosen], [averages[one.key] for one in chosen])
         try:
             yield run.model
         finally:
