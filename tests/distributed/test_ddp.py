@@ -10,12 +10,13 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from laws.rows import METHODS, make, problem_of
-from laws.training import BATCH, EPOCHS, SAMPLES, STEPS, STEPS_AN_EPOCH, batches, network, sgd
-from tikhon import Recipe
+from laws.training import BATCH, EPOCHS, SAMPLES, STEPS, STEPS_AN_EPOCH, batches, differing, network, sgd
+from tikhon import ELR, EMA, L2, MixUp, Recipe
 from tikhon.core.catalogue import methods
 
 from .processes import WORLD, together
 
+SCALE = 256.0
 MEANS_DIFFER = {"data_diet": "each process takes the mean over the samples that it kept of its share"}
 ALIKE = [name for name in METHODS if "accumulation" not in methods()[name].load().exempt and name not in MEANS_DIFFER]
 
@@ -101,3 +102,36 @@ def test_shares_of_unequal_size_add_up_with_their_total(trained_unequally, name)
     assert not isinstance(found, str), found
     for key, value in expected["weights"].items():
         torch.testing.assert_close(found["weights"][key], value, rtol=1e-7, atol=1e-9, msg=lambda text, key=key: key)
+
+
+def scaled(rank: int, *runs: list[bool]) -> list[dict[str, object]]:
+    return [_scaled(rank, overflows) for overflows in runs]
+
+
+def _scaled(rank: int, overflows: list[bool]) -> dict[str, object]:
+    """Steps in float16 with a gradient scaler, of which some overflow in one process alone."""
+    recipe = Recipe(ELR(), MixUp(), EMA(0.5), L2(1e-3), seed=5)
+    model = recipe.prepare(network(), samples=SAMPLES)
+    called = DistributedDataParallel(model)
+    optimizer = sgd(model.parameters())
+    recipe.attach(optimizer, model=called, steps=STEPS, epochs=EPOCHS)
+    scaler = torch.amp.GradScaler("cpu", init_scale=SCALE)
+    done = 0
+    for overflow in overflows:
+        ((index, inputs, labels),) = batches(done, done + 1)
+        mine = slice(rank * BATCH // WORLD, (rank + 1) * BATCH // WORLD)
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            loss = recipe.loss(inputs[mine], labels[mine], index=index[mine])
+        scaler.scale(loss * torch.inf if overflow and rank == 0 else loss).backward()
+        scaler.step(optimizer)
+        scaler.update(SCALE)
+        done += not overflow
+    assert recipe.step == done
+    weights = {key: value.detach() for key, value in model.named_parameters()}
+    return copy.deepcopy({"weights": weights, "methods": recipe.state_dict()["methods"]})
+
+
+def test_a_step_that_a_scaler_skips_moves_nothing_in_any_process(tmp_path) -> None:
+    for bumpy, smooth in together(scaled, tmp_path, [True, False, True, True, False, False], [False, False, False]):
+        assert not differing(bumpy, smooth)

@@ -151,7 +151,7 @@ class Recipe:
         self._wrapper = model
         for entry in self._plan.entries:
             entry.method.to(run.device)
-        watching = world == 1 and self._plan.entries  # where no method acts, a skipped step leaves nothing to forget
+        watching = self._plan.entries  # where no method acts, a skipped step leaves nothing to forget
         self._window.watch([one.leaf for one in run.select("all")] if watching else ())
         self._hooks = StepHooks(inner, self._training)
         return self
@@ -197,7 +197,8 @@ class Recipe:
     def skip_step(self) -> None:
         """Say that a step was tried and did not happen: a gradient scaler found infinities.
 
-        Only where gradients are zeroed after the next loss. Where before, as is usual, the recipe sees it by itself.
+        Only where gradients are zeroed after the next loss, or in several processes zeroed in place. Else the recipe
+        sees it by itself.
         """
         self._training.skipped()
 

@@ -40,7 +40,8 @@ class Window:
 
         A gradient scaler that skips a step calls no hook of the optimizer. But between the micro-batches of one step
         nobody touches gradients: if this one was dropped or zeroed since backward, the step was tried and skipped.
-        With several processes gradients are also written by their reduction, so there nothing is watched.
+        With several processes gradients are also written by their reduction, so there it counts only if it was dropped,
+        as `zero_grad` does by default.
         """
         self._leaves, self._watched, self._version = tuple(leaves), None, None
 
@@ -67,7 +68,7 @@ class Window:
                 self.forget()
         if self._run.clock.micro and self._watched is not None and self._version is not None:
             gradient = self._watched.grad
-            if gradient is None or gradient._version != self._version:
+            if gradient is None or (self._run.world == 1 and gradient._version != self._version):
                 self.forget()
         self._batch = self.mark()
 
