@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: two threads beside another busy process are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint types unit parity fuzz evidence surveys current stubs browser clean
+.PHONY: help setup demo test lint types unit parity fuzz vision evidence surveys current stubs browser clean
 
 help:
 	@echo "make demo    which of several methods rescues a network from 40% wrong labels (3 minutes)"
@@ -12,6 +12,7 @@ help:
 	@echo "make setup   the private environment .venv, with the command .venv/bin/tikhon"
 	@echo "make parity  the numbers of official implementations (TIKHON_GOLDEN=FOLDER for further cases)"
 	@echo "make fuzz    10,000 random recipes: each trains finitely or is refused"
+	@echo "make vision  models of torchvision and timm, in an environment of their own (5 GB; VISION= for other releases)"
 	@echo "make evidence  run the studies that are due, and draw the tables of README and docs"
 	@echo "make surveys   all methods against each problem, on the same tasks: hours, resumed where it stopped"
 	@echo "make stubs   src/tikhon/__init__.pyi, for type checkers: after adding a method"
@@ -45,6 +46,17 @@ parity: setup
 fuzz: setup
 	TIKHON_FUZZ=10000 $(BIN)/python -m pytest -s tests/fuzz
 
+# torchvision needs the torch that it was built with, and beside another one much else fails to import: hence not in .venv.
+VISION ?= torch==2.14.1 torchvision==0.29.1 timm==1.0.31
+
+vision: .venv-vision/.ready
+	.venv-vision/bin/python -m pytest -rs tests/vision
+
+.venv-vision/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-vision
+	.venv-vision/bin/python -m pip install --quiet $(VISION) pytest --editable .
+	@touch $@
+
 evidence: setup
 	$(BIN)/tikhon prove --all
 	$(BIN)/python tools/evidence_table.py
@@ -66,4 +78,4 @@ browser:
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq -y chromium >/dev/null; } || echo "no chromium: the tests of the report's page will be skipped"
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache demo
+	rm -rf .venv .venv-vision build dist .mypy_cache .ruff_cache .pytest_cache demo
