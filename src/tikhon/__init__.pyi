@@ -49,6 +49,7 @@ from tikhon.methods.continual.virtual_outlier import VirtualOutlierReg as Virtua
 from tikhon.methods.divergence.monge_gap import MongeGap as MongeGap
 from tikhon.methods.domains.bang import BANG as BANG
 from tikhon.methods.domains.coral import CORAL as CORAL
+from tikhon.methods.domains.dann import DANN as DANN
 from tikhon.methods.domains.eata import EATA as EATA
 from tikhon.methods.domains.group_dro import GroupDRO as GroupDRO
 from tikhon.methods.domains.hessian_align import HessianAlignment as HessianAlignment

@@ -125,6 +125,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "coral": Row(arguments={"domains": torch.arange(32) % 3, "strength": 1.0, "means": True}),
     "cs_ib": Row(base=F.mse_loss, target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels]),
+    "dann": Row(arguments={"domains": torch.arange(32) % 3, "strength": 1.0, "width": 8}),
     "dhspg": Row(arguments={"strength": 5.0}),
     "eata": Row(
         arguments={"margin": 0.999, "similarity": 0.999, "where": "all"},
@@ -379,6 +380,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "cs_ib.gaussian_kernel": Function(lambda d: (d.normal(4, 3), d.normal(5, 3), 1.5)),
     "cs_ib.median_width": Function(lambda d: (d.normal(5, 3),), differentiable=False, bfloat16=False, vmap=False),
     "cutmix.cutmix": Function(lambda d: (d.normal(4, 2, 5, 5), d.permutation(4), (slice(1, 4), slice(0, 2)))),
+    "dann.reversed_gradient": Function(lambda d: (d.normal(4, 3), 0.5), differentiable=False),
     "data_diet.el1n": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
     "data_diet.el2n": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
     "data_diet.grand": Function(lambda d: (Scores(d), d.normal(5, 4), d.labels(5, 3))),
