@@ -30,6 +30,12 @@ def test_every_entry_loads_and_its_key_is_its_file() -> None:
     assert len(by_class()) == len(catalogue())
 
 
+def test_what_cannot_be_made_without_arguments_does_not_classify_of_its_own_accord() -> None:
+    assert find("elr").classifies
+    assert not find("group_dro").classifies  # asks for domains
+    assert not find("coral").classifies  # asks for domains or unlabelled inputs, of which neither is required
+
+
 def test_entries_that_are_no_method_have_a_card_and_a_name_of_their_own() -> None:
     for name in set(catalogue()) - set(methods()):
         listing = find(name)

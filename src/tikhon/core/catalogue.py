@@ -51,7 +51,13 @@ class Listing:
         if not self.is_method or self.load().needs & {"values", "blocks", "dropout"} or "classes" in self.load().breaks:
             return False
         given = inspect.signature(self.load()).parameters.values()
-        return bool(self.card.example) or all(one.default is not inspect.Parameter.empty for one in given)
+        if self.card.example or any(one.default is inspect.Parameter.empty for one in given):
+            return bool(self.card.example)
+        try:
+            self.load()()
+        except TikhonError:  # it asks for one of several arguments, such as domains or unlabelled inputs
+            return False
+        return True
 
     def load(self) -> Any:
         """The method's class; of other entries the class or function that the card speaks of."""
