@@ -483,11 +483,13 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.normal(6), F.one_hot(torch.arange(6) % 2).T.double(), d.positive(6))
     ),
     "kernels.fourier_features": Function(lambda d: (d.normal(4, 3), d.normal(3, 5), d.positive(5))),
+    "kernels.gaussian_mixture": Function(lambda d: (d.positive(4, 5), d.positive(2))),
     "kernels.kernel_ridge": Function(
         lambda d: (torch.diag(d.positive(4)) + 0.1 * d.normal(4, 4), d.normal(4, 3), d.normal(4, 2), 0.5),
         bfloat16=False,
     ),
     "intertwined.guidance": Function(lambda d: (d.normal(4, 2), d.normal(4, 2), d.positive(4))),
+    "kernels.squared_distances": Function(lambda d: (d.normal(4, 3), d.normal(5, 3))),
     "l2_anchor.anchor_penalty": Function(lambda d: (pair(d), pair(d), pair(d)), vmap=False),
     "l2_anchor.squared_gradients": Function(
         lambda d: (squared_error, {"w": d.normal(3)}, d.normal(4, 3), d.normal(4)),
@@ -511,7 +513,6 @@ FUNCTIONS: Mapping[str, Function] = {
     "mask_tuning.binary_mask": Function(lambda d: (d.normal(4, 3), 0.1), differentiable=False),
     "mixup.mixup": Function(lambda d: (d.normal(4, 3), d.permutation(4), 0.3)),
     "monge_gap.monge_gap": Function(lambda d: (d.normal(5, 2), d.normal(5, 2), 1.0)),
-    "monge_gap.squared_distances": Function(lambda d: (d.normal(4, 3), d.normal(5, 3))),
     "multi_sample_dropout.dropped": Function(lambda d: (d.normal(4, 3), 2, 0.0)),
     "nested_dropout.accuracy_by_kept": Function(
         lambda d: (d.normal(6, 4), d.labels(6, 3), d.normal(3, 4), d.normal(3)), differentiable=False

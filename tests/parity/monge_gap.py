@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from tikhon.math.kernels import squared_distances
 from tikhon.math.sinkhorn import entropic_cost
-from tikhon.methods.divergence.monge_gap import monge_gap, squared_distances
+from tikhon.methods.divergence.monge_gap import monge_gap
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-7}
 ITERATIONS = 100_000

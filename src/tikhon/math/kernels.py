@@ -1,4 +1,4 @@
-"""Kernels: regression in closed form, and random features that stand for a kernel."""
+"""Kernels: distances and mixtures of widths, regression in closed form, random features that stand for a kernel."""
 
 from __future__ import annotations
 
@@ -6,6 +6,29 @@ import math
 
 import torch
 from torch import Tensor
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """||x_i - y_j||^2: x (n, d), y (m, d) -> (n, m), at least 0.
+
+    >>> squared_distances(torch.zeros(1, 2), torch.ones(1, 2))
+    tensor([[2.]])
+    """
+    centre = y.mean(0)  # far from the origin the difference of large squares loses digits
+    x, y = x - centre, y - centre
+    return (x.square().sum(1)[:, None] + y.square().sum(1) - 2.0 * x @ y.T).clamp_min(0.0)
+
+
+def gaussian_mixture(squared: Tensor, widths: Tensor) -> Tensor:
+    """The mean over m of exp(-||x - y||^2 / w_m): kernels of several widths in one.
+
+    squared: (n, m), squared distances; widths: (M,), positive, in their unit. Returns (n, m), in [0, 1]. Source: Long,
+    Cao, Wang, Jordan 2015, arXiv 1502.02791.
+
+    >>> gaussian_mixture(torch.tensor([[0.0, 1.0]]), torch.tensor([1.0]))
+    tensor([[1.0000, 0.3679]])
+    """
+    return torch.exp(-squared[:, :, None] / widths).mean(-1)
 
 
 def kernel_ridge(kernel: Tensor, cross: Tensor, targets: Tensor, ridge: float) -> Tensor:

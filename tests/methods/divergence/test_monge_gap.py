@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 import tikhon
 from tikhon import TikhonError
-from tikhon.methods.divergence.monge_gap import monge_gap, squared_distances
+from tikhon.math.kernels import squared_distances
+from tikhon.methods.divergence.monge_gap import monge_gap
 
 
 def drawn(*shape, seed=0):

@@ -14,22 +14,12 @@ from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
 from tikhon.core.target import Target
 from tikhon.core.terms import Term, Terms
+from tikhon.math.kernels import squared_distances
 from tikhon.math.precision import at_least_float32
 from tikhon.math.sinkhorn import entropic_cost
 
 Cost = Callable[[Tensor, Tensor], Tensor]
 """(x (n, d), y (m, d)) -> the cost of carrying every x to every y, (n, m)."""
-
-
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """||x_i - y_j||^2: x (n, d), y (m, d) -> (n, m), at least 0.
-
-    >>> squared_distances(torch.zeros(1, 2), torch.ones(1, 2))
-    tensor([[2.]])
-    """
-    centre = y.mean(0)  # far from the origin the difference of large squares loses digits
-    x, y = x - centre, y - centre
-    return (x.square().sum(1)[:, None] + y.square().sum(1) - 2.0 * x @ y.T).clamp_min(0.0)
 
 
 def monge_gap(

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from tikhon.core.step import seed_for
+from tikhon.math.kernels import squared_distances
 from tikhon.math.sinkhorn import entropic_cost
-from tikhon.methods.divergence.monge_gap import monge_gap, squared_distances
+from tikhon.methods.divergence.monge_gap import monge_gap
 from tikhon.studies.experiment import Report
 from tikhon.studies.study import Expectation, Settings, Study
 
