@@ -54,6 +54,7 @@ from tikhon.methods.domains.eata import EATA as EATA
 from tikhon.methods.domains.group_dro import GroupDRO as GroupDRO
 from tikhon.methods.domains.hessian_align import HessianAlignment as HessianAlignment
 from tikhon.methods.domains.irm import IRM as IRM
+from tikhon.methods.domains.mmd import MMD as MMD
 from tikhon.methods.domains.vrex import VREx as VREx
 from tikhon.methods.dynamics.agc import AdaptiveGradientClipping as AdaptiveGradientClipping
 from tikhon.methods.dynamics.asam import ASAM as ASAM

@@ -168,6 +168,7 @@ ROWS: Mapping[str, Row] = {
         target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels],
     ),
     "mask_tuning": Row(arguments={"freeze": False}),
+    "mmd": Row(arguments={"domains": torch.arange(32) % 3}),
     "monge_gap": Row(
         base=F.mse_loss,
         output=lambda scores: scores.repeat(1, 9).reshape(-1, 1, 6, 6),
@@ -512,6 +513,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "mask_tuning.agreement": Function(lambda d: (d.normal(4, 3), d.normal(4, 3))),
     "mask_tuning.binary_mask": Function(lambda d: (d.normal(4, 3), 0.1), differentiable=False),
     "mixup.mixup": Function(lambda d: (d.normal(4, 3), d.permutation(4), 0.3)),
+    "mmd.maximum_mean_discrepancy": Function(lambda d: (d.positive(5, 5), F.one_hot(torch.arange(5) % 2).T.double())),
     "monge_gap.monge_gap": Function(lambda d: (d.normal(5, 2), d.normal(5, 2), 1.0)),
     "multi_sample_dropout.dropped": Function(lambda d: (d.normal(4, 3), 2, 0.0)),
     "nested_dropout.accuracy_by_kept": Function(
