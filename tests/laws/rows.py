@@ -206,6 +206,11 @@ ROWS: Mapping[str, Row] = {
         }
     ),
     "sorsa": Row(arguments={"rank": 2, "freeze": False}),
+    "vicreg": Row(
+        arguments={"invariance": 1.0, "variance": 1.0, "covariance": 0.1},
+        base=F.mse_loss,
+        target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels],
+    ),
     "virtual_outlier": Row(
         arguments={
             "strength": 1.0,
@@ -740,6 +745,8 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.normal(4, 3), d.normal(4, 3), d.normal(4, 3), d.normal(4, 3))
     ),
     "variational.supervised_contrast": Function(lambda d: (d.normal(5, 3), d.labels(5, 2))),
+    "vicreg.covariance_penalty": Function(lambda d: (d.normal(5, 3),)),
+    "vicreg.variance_hinge": Function(lambda d: (0.5 * d.normal(5, 3),)),
     "virtual_outlier.energy": Function(lambda d: (d.normal(4, 3),)),
     "virtual_outlier.energy_hinge": Function(lambda d: (d.normal(4, 3),)),
     "virtual_outlier.virtual_outliers": Function(
