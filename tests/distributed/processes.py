@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def _process(
 ) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", rank=rank, world_size=world)
+    distributed.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(minutes=2))
     try:
         torch.save(work(rank, *arguments), folder / f"{rank}.pt")
     finally:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import distributed
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from laws.rows import METHODS, make, problem_of
+from laws.rows import METHODS, ROWS, Row, make, problem_of
 from laws.training import BATCH, EPOCHS, SAMPLES, STEPS, STEPS_AN_EPOCH, batches, differing, network, sgd
 from tikhon import ELR, EMA, L2, MixUp, Recipe
 from tikhon.core.catalogue import methods
+from tikhon.core.shards import whole
 
 from .processes import WORLD, together
 
@@ -21,15 +24,24 @@ MEANS_DIFFER = {"data_diet": "each process takes the mean over the samples that 
 ALIKE = [name for name in METHODS if "accumulation" not in methods()[name].load().exempt and name not in MEANS_DIFFER]
 
 
-def train(rank: int, name: str, world: int, sizes: tuple[int, ...] | None = None) -> dict[str, object]:
+def train(
+    rank: int,
+    name: str,
+    world: int,
+    sizes: tuple[int, ...] | None = None,
+    wrapped: Callable[[nn.Module], nn.Module] = DistributedDataParallel,
+    norm: bool | None = None,
+) -> dict[str, object]:
     """The laws' small training; each process has its share of every batch, of unequal sizes with `total=`."""
+    torch.manual_seed(rank)
     problem = problem_of(name)
     recipe = Recipe(make(name), base=problem.base, output=problem.output, seed=5)
-    model = recipe.prepare(network(norm=name not in ALIKE, dtype=torch.float64, problem=problem), samples=SAMPLES)
-    called = DistributedDataParallel(model) if world > 1 else model
+    norm = name not in ALIKE if norm is None else norm
+    model = recipe.prepare(network(norm=norm, dtype=torch.float64, problem=problem), samples=SAMPLES)
+    called = wrapped(model) if world > 1 else model
     optimizer = sgd(model.parameters())
     recipe.attach(optimizer, model=called, steps=STEPS, epochs=EPOCHS)
-    problem.begin(recipe)
+    ROWS.get(name, Row()).begin(recipe)
     shares = torch.arange(BATCH).split(list(sizes or [BATCH // world] * world))
     for step, (index, inputs, labels) in enumerate(batches(0, STEPS, torch.float64, problem)):
         optimizer.zero_grad()
@@ -40,7 +52,7 @@ def train(rank: int, name: str, world: int, sizes: tuple[int, ...] | None = None
         if (step + 1) % STEPS_AN_EPOCH == 0:
             recipe.end_epoch()
     state = recipe.state_dict()
-    weights = {key: value.detach() for key, value in model.named_parameters()}
+    weights = {key: whole(value.detach()) for key, value in model.named_parameters()}
     return copy.deepcopy({"weights": weights, "memories": tables(state["methods"])})
 
 
@@ -56,9 +68,9 @@ def every(rank: int, names: list[str], sizes: tuple[int, ...] | None) -> dict[st
     return {name: attempted(rank, name, sizes) for name in names}
 
 
-def attempted(rank: int, name: str, sizes: tuple[int, ...] | None) -> object:
+def attempted(rank: int, name: str, sizes: tuple[int, ...] | None, **how: Any) -> object:
     try:
-        return train(rank, name, WORLD, sizes)
+        return train(rank, name, WORLD, sizes, **how)
     except Exception as error:  # reported by the test of this method
         if distributed.is_initialized():
             distributed.barrier()

@@ -46,6 +46,7 @@ LAWS = {
     "reproducible": "the same seed gives the same weights, whatever the global generators do",
     "pairs": "two methods are refused together or do not depend on the order of their listing",
     "compile": "model and pure functions compile without a graph break",
+    "shards": "with sharded parameters (FSDP2) two processes train what they do without, or attach refuses the method",
     "errors": "wrong input is refused before anything is changed",
 }
 """The laws by the names that a method's `exempt` may use."""

@@ -106,8 +106,9 @@ class Training:
         problem = problem or problem_of(*[method.key for method in methods])
         recipe = tikhon.Recipe(*methods, base=problem.base, output=problem.output, seed=5)
         prepared = recipe.prepare(network(problem=problem) if model is None else model, samples=SAMPLES)
+        called = compiled(prepared) if compiled else None
         chosen = optimizer(prepared.parameters())
-        recipe.attach(chosen, model=compiled(prepared) if compiled else None, steps=STEPS, epochs=EPOCHS)
+        recipe.attach(chosen, model=called, steps=STEPS, epochs=EPOCHS)
         for key in recipe.methods:
             ROWS.get(key, Row()).begin(recipe)
         return cls(recipe, prepared, chosen, next(prepared.parameters()).dtype, problem)

@@ -16,6 +16,7 @@ from tikhon.core.parameters import copy_into, every_parameter
 from tikhon.core.passes import evaluating
 from tikhon.core.plan import Plan
 from tikhon.core.run import Run
+from tikhon.core.shards import unshard, whole
 
 EXAMPLE_ROWS = 8
 
@@ -38,6 +39,9 @@ def export(run: Run, plan: Plan, example: Any, deployed: Callable[[], AbstractCo
         if example is not None:
             expected = run.output(model, example)
         averaged = [one.leaf.detach().clone() for one in every_parameter(model)]
+    if run.sharded:
+        averaged = [whole(one) for one in averaged]
+        unshard(model)
     copy_into([one.leaf for one in every_parameter(model)], averaged)
     for entry in plan.of("export"):
         model = entry.method.export(model)

@@ -76,6 +76,9 @@ class Method(nn.Module):
     needs: frozenset[Need] = frozenset()
     breaks: frozenset[Need] = frozenset()
     """Needs of others that this method makes impossible."""
+    elementwise: bool = False
+    """Whether its moments on parameters treat every number by itself. Then, where parameters are sharded, each process
+    acts on its own parts; for all other methods they are made whole, which costs a whole model's memory."""
     exempt: Mapping[str, str] = {}
     """Law -> why this method cannot obey it, printed on its page."""
 

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from tikhon.core.errors import TikhonError, near_misses
 from tikhon.core.passes import eval_mode, unwrapped
+from tikhon.core.shards import is_sharded, part_of
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
@@ -169,13 +170,6 @@ def check_parametrizable(model: nn.Module, chosen: Sequence[Selected], method: s
             )
 
 
-def reached(loss: Tensor, chosen: Sequence[Selected]) -> tuple[list[Selected], list[Tensor]]:
-    """Those of the parameters that a loss depends on, and its gradients; the loss's graph is used up."""
-    found = torch.autograd.grad(loss, [one.leaf for one in chosen], allow_unused=True)
-    pairs = [(one, gradient) for one, gradient in zip(chosen, found, strict=True) if gradient is not None]
-    return [one for one, _ in pairs], [gradient for _, gradient in pairs]
-
-
 def find_module(model: nn.Module, name: str, method: str) -> nn.Module:
     """The module called `name`; a `TikhonError` with near misses where there is none."""
     modules = {key: module for key, module in plain_modules(model) if key}
@@ -236,6 +230,9 @@ class Snapshot(nn.Module):
 
 @torch.no_grad()
 def copy_into(destinations: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """In-place copies, as one fused operation where devices and dtypes allow."""
-    if destinations:
+    """In-place copies, as one fused operation where devices and dtypes allow; into shards the part that is theirs."""
+    if any(map(is_sharded, destinations)):
+        for destination, source in zip(destinations, sources, strict=True):
+            destination.copy_(part_of(source, destination))
+    elif destinations:
         torch._foreach_copy_(list(destinations), list(sources))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from tikhon.core import export
 from tikhon.core.batches import map_tensors
@@ -23,7 +24,8 @@ from tikhon.core.parameters import Selected, copy_into, every_parameter
 from tikhon.core.plan import Plan
 from tikhon.core.reading import Reading, read_output
 from tikhon.core.run import Run
-from tikhon.core.setup import refuse_model, refuse_optimizers, refuse_unknown_length
+from tikhon.core.setup import refuse_model, refuse_optimizers, refuse_shards, refuse_unknown_length
+from tikhon.core.shards import holds_shards, let_go
 from tikhon.core.state import load_state, save_state
 from tikhon.core.target import rows_alone
 from tikhon.core.training import Batch, Training
@@ -138,6 +140,7 @@ class Recipe:
         inner = attachable(optimizers)
         refuse_optimizers(inner, run.model, self._added)
         refuse_unknown_length(self._plan, steps, epochs)
+        refuse_shards(self._plan, run.model)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         world = torch.distributed.get_world_size() if distributed else 1
         if world > 1 and model is None:
@@ -146,6 +149,8 @@ class Recipe:
                 "recipe.attach(optimizer, model=ddp_model)."
             )
         run.rank, run.world = (torch.distributed.get_rank() if distributed else 0), world
+        run.sharded = holds_shards(run.model)
+        run.reparameterised = any(map(parametrize.is_parametrized, run.model.modules()))
         run.clock.steps, run.clock.epochs = steps, epochs
         run.own(inner)
         self._wrapper = model
@@ -221,7 +226,7 @@ class Recipe:
                 yield inputs, rows_alone(inputs) if target is None else target.to(run.device)
 
         for entry in self._plan.of("task_end"):
-            with run.during("task_end"), torch.no_grad():
+            with run.during("task_end"), run.whole([entry.method]), torch.no_grad():
                 entry.step.replay()
                 entry.method.task_end(None if batches is None else pairs(), entry.step)
 
@@ -272,13 +277,20 @@ class Recipe:
         """Inside, the model has the weights that export would give (averages); they return by copy."""
         run = self._run
         run.restore()
-        averages = {name: value for entry in self._plan.entries for name, value in entry.method.averages().items()}
+        averages: dict[str, Tensor] = {}
+        for entry in self._plan.of("averages"):
+            with run.whole([entry.method], moving=False):
+                averages |= entry.method.averages()
+        if run.sharded:
+            let_go(run.model)
         chosen = [one for one in every_parameter(run.model) if one.key in averages]
         trained = [one.leaf.detach().clone() for one in chosen]
         copy_into([one.leaf for one in chosen], [averages[one.key] for one in chosen])
         try:
             yield run.model
         finally:
+            if run.sharded:
+                let_go(run.model)
             copy_into([one.leaf for one in chosen], trained)
 
     def detach(self) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,12 @@ from tikhon.core.errors import TikhonError
 from tikhon.core.losses import Loss
 from tikhon.core.parameters import Selected, Where, copy_into, select
 from tikhon.core.passes import Passing, RandomState, frozen_statistics
+from tikhon.core.shards import gradients_apart, let_go, part_of, whole_parameters
 from tikhon.core.step import Clock
 from tikhon.core.taps import Feature, Taps
+
+if TYPE_CHECKING:
+    from tikhon.core.method import Method
 
 
 class Run:
@@ -34,6 +38,8 @@ class Run:
         self.passing = Passing()
         self.rank = 0
         self.world = 1
+        self.sharded = False  # whether processes hold parts of the parameters
+        self.reparameterised = False
         self.optimizers: tuple[torch.optim.Optimizer, ...] = ()
         self._model: nn.Module | None = None
         self._selections: dict[Where, list[Selected]] = {}
@@ -85,6 +91,39 @@ class Run:
     def learning_rate(self, leaf: Tensor) -> float | Tensor:
         rate: float | Tensor = self._rates[id(leaf)]["lr"]
         return rate
+
+    @contextmanager
+    def whole(self, methods: Iterable[Method], moving: bool = True) -> Iterator[None]:
+        """Inside, sharded parameters are whole, unless all these methods can act on shards.
+
+        moving: what was written into parameters and gradients returns to the shards.
+        """
+        if self.sharded:
+            let_go(self.model)
+        if not self.sharded or (not self.reparameterised and all(method.elementwise for method in methods)):
+            yield
+            return
+        with whole_parameters(self.model, moving) as shards:
+            rates = {key: self._rates[id(leaf)] for key, leaf in shards.items() if id(leaf) in self._rates}
+            self._rates |= rates
+            try:
+                yield
+            finally:
+                for key in rates:
+                    del self._rates[key]
+
+    def gradients(self, loss: Tensor, where: Where) -> tuple[list[Selected], list[Tensor]]:
+        """Those of a selection that a loss depends on, and its gradients with respect to their leaves."""
+        if self.sharded:
+            owned = [leaf for one in self.optimizers for group in one.param_groups for leaf in group["params"]]
+            by_leaf = gradients_apart(loss, owned)
+            chosen = self.select(where)
+            found = [by_leaf.get(id(one.leaf)) for one in chosen]
+        else:
+            chosen = self.select(where)
+            found = list(torch.autograd.grad(loss, [one.leaf for one in chosen], allow_unused=True))
+        pairs = [(one, gradient) for one, gradient in zip(chosen, found, strict=True) if gradient is not None]
+        return [one for one, _ in pairs], [gradient for _, gradient in pairs]
 
     # Passes ----------------------------------------------------------------------------------------------------------
 
@@ -148,7 +187,7 @@ class Run:
         leaves = list(leaves)
         with torch.no_grad():
             self._perturbed.append((leaves, [leaf.detach().clone() for leaf in leaves]))
-            torch._foreach_add_(leaves, list(offsets))
+            torch._foreach_add_(leaves, [part_of(offset, leaf) for offset, leaf in zip(offsets, leaves, strict=True)])
 
     @property
     def perturbed(self) -> bool:

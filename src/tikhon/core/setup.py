@@ -12,6 +12,7 @@ from tikhon.core.method import scalars
 from tikhon.core.parameters import Selected, every_parameter, select
 from tikhon.core.passes import unwrapped
 from tikhon.core.plan import Entry, Plan
+from tikhon.core.shards import holds_shards
 from tikhon.core.strength import Schedule
 
 
@@ -68,6 +69,19 @@ def refuse_unknown_length(plan: Plan, steps: int | None, epochs: int | None) -> 
         if steps is None and epochs is None and (entry.window is not None or "length" in entry.method.needs):
             what = "acts During a part of" if entry.window is not None else "goes by the progress of"
             raise TikhonError(f"{entry.key} {what} training: tell attach how long it is, steps=.")
+
+
+def refuse_shards(plan: Plan, model: nn.Module) -> None:
+    """Methods that cannot work where processes hold parts of the parameters (FSDP2)."""
+    if not holds_shards(model):
+        return
+    for entry in plan.entries:
+        why = entry.method.exempt.get("shards")
+        if why is not None:
+            raise TikhonError(
+                f"{entry.key} does not work on sharded parameters (FSDP2): {why}. Train with DistributedDataParallel, "
+                "or leave it out."
+            )
 
 
 def _refuse_empty_selection(entry: Entry, model: nn.Module) -> None:

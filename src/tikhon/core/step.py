@@ -184,6 +184,13 @@ class Step:
         """The learning rate with which an attached optimizer moves this leaf."""
         return self._run.learning_rate(leaf)
 
+    def gradients(self, loss: Tensor, where: Where) -> tuple[list[Selected], list[Tensor]]:
+        """What `where` selects and `loss` depends on, and its gradients for the leaves. The graph is used up.
+
+        Where parameters are sharded, gradients are whole and the mean over processes, and so are offsets for `perturb`.
+        """
+        return self._run.gradients(loss, where)
+
     def perturb(self, leaves: Sequence[Tensor], offsets: Sequence[Tensor]) -> None:
         """Add offsets to parameters in place until backward ends; they return by copy, whatever happens between."""
         self._run.perturb(leaves, offsets)

@@ -88,7 +88,8 @@ class Training:
             run.begin_batch(batch.inputs, inputs, mixed=len(aim.parts) > 1)
         if self.example is None:
             self.example = export.example_of(inputs)
-        penalty = self._window.penalty(objective.penalties) if self._plan.of("parameter_terms") else None
+        owing = [entry.method for entry in self._plan.of("parameter_terms")]
+        penalty = self._window.penalty(objective.penalties, owing) if owing else None
         around = self._plan.of("around")
         passes = _Passes(run, objective, self._cached, batch, inputs, aim, around[0].key if around else "")
         if around and around[0].active():
@@ -159,7 +160,12 @@ class Training:
         for entry in self._plan.of("gradients"):
             if entry.active():
                 chosen = run.select(getattr(entry.method, "where", "all"))
-                with run.during("gradients"), run.precision.full(run.device), torch.no_grad():
+                with (
+                    run.during("gradients"),
+                    run.whole([entry.method]),
+                    run.precision.full(run.device),
+                    torch.no_grad(),
+                ):
                     entry.step.replay()
                     entry.method.gradients([one for one in chosen if one.leaf.grad is not None], entry.step)
 
@@ -169,7 +175,12 @@ class Training:
         self._window.commit()
         for entry in self._plan.of("after_step"):
             if entry.active():
-                with run.during("after_step"), run.precision.full(run.device), torch.no_grad():
+                with (
+                    run.during("after_step"),
+                    run.whole([entry.method]),
+                    run.precision.full(run.device),
+                    torch.no_grad(),
+                ):
                     entry.step.replay()
                     entry.method.after_step(run.model, entry.step)
         run.clock.number += 1
@@ -190,7 +201,7 @@ class Training:
         run = self._run
         self._window.refuse_noted()
         for entry in self._plan.of("epoch_end"):
-            with run.during("epoch_end"), torch.no_grad():
+            with run.during("epoch_end"), run.whole([entry.method]), torch.no_grad():
                 entry.step.replay()
                 entry.method.epoch_end(entry.step)
         run.clock.epoch += 1

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from tikhon.core.errors import Diverged
 from tikhon.core.memory import Staged
+from tikhon.core.method import Method
 from tikhon.core.run import Run
+from tikhon.core.shards import part_of, whole
 from tikhon.core.terms import Term
 
 Penalties = Callable[[], tuple[Tensor | None, dict[str, Term]]]
@@ -103,20 +105,23 @@ class Window:
 
     # Penalties on parameters -----------------------------------------------------------------------------------------
 
-    def penalty(self, compute: Penalties) -> Tensor | None:
-        """The penalties' value, detached. Their gradient is taken once a window and added before the step."""
+    def penalty(self, compute: Penalties, methods: Sequence[Method]) -> Tensor | None:
+        """The value of these methods' penalties. Its gradient is taken once a window and added before the step."""
         if self._penalty is None:
-            with torch.enable_grad():
-                total, terms = compute()
-            self.penalty_values = {name: _whole(term.value) for name, term in terms.items()}
-            if total is None:
-                return None
-            leaves = [one.leaf for one in self._run.select("all")]
-            gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+            with self._run.whole(methods, moving=False):
+                with torch.enable_grad():
+                    total, terms = compute()
+                self.penalty_values = {name: whole(term.value.detach()) for name, term in terms.items()}
+                if total is None:
+                    return None
+                chosen = self._run.select("all")
+                gradients = torch.autograd.grad(total, [one.leaf for one in chosen], allow_unused=True)
             self._gradients = [
-                (leaf, gradient) for leaf, gradient in zip(leaves, gradients, strict=True) if gradient is not None
+                (one.leaf, part_of(gradient, one.leaf))
+                for one, gradient in zip(chosen, gradients, strict=True)
+                if gradient is not None
             ]
-            self._penalty = _whole(total)
+            self._penalty = whole(total.detach())
         return self._penalty
 
     def add_penalty_gradients(self) -> None:
@@ -152,13 +157,6 @@ class Window:
                 f"The loss was NaN or infinite at some step of epoch {self._run.clock.epoch}. Check the inputs for "
                 "NaN, or lower the learning rate; on the CPU the step and the term are named."
             )
-
-
-def _whole(value: Tensor) -> Tensor:
-    """A penalty's value as an ordinary tensor, also where parameters are sharded and it is a sum over shards."""
-    value = value.detach()
-    full = getattr(value, "full_tensor", None)  # of a DTensor, whose module takes half a second to import
-    return value if full is None else full()
 
 
 def _gather(values: Tensor) -> Tensor:

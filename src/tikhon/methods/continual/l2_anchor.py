@@ -66,6 +66,7 @@ class L2Anchor(Method):
         self.fisher = fisher
         self.anchor = Snapshot()
         self.importance = Snapshot()
+        self.elementwise = not fisher  # that is estimated with the whole model
         if fisher:
             self.needs = frozenset({"plain weights"})  # gradients are taken with respect to the parameters themselves
 

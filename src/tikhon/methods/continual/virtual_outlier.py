@@ -103,7 +103,10 @@ class VirtualOutlierReg(Method):
         cost="Distances between candidates and the task's features, once; two passes of the classifier a step.",
     )
     needs = frozenset({"classes"})
-    exempt = {"accumulation": "every batch draws as many outliers as it has samples, and draws are by micro-batch"}
+    exempt = {
+        "accumulation": "every batch draws as many outliers as it has samples, and draws are by micro-batch",
+        "shards": "the head is applied outside of the model's own pass, where its weights are parts",
+    }
 
     def __init__(
         self,

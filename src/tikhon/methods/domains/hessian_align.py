@@ -99,6 +99,7 @@ class HessianAlignment(Method):
     exempt = {
         "accumulation": "the gradient of a domain is that of its samples in one batch",
         "permutation": "the terms are properties of the batch",
+        "shards": "the head is applied outside of the model's own pass, where its weights are parts",
     }
 
     def __init__(

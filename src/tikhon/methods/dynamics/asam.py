@@ -7,7 +7,8 @@ from torch import Tensor
 
 from tikhon.core.card import Card
 from tikhon.core.method import Method
-from tikhon.core.parameters import Where, reached
+from tikhon.core.parameters import Where
+from tikhon.core.shards import whole
 from tikhon.core.step import Inner, Step
 from tikhon.core.strength import Strength, checked
 from tikhon.math.ascent import scaled_ascent_offsets
@@ -58,11 +59,11 @@ class ASAM(Method):
         radius, eta = step.value(self.radius), step.value(self.eta)
         if radius == 0.0:
             return loss
-        chosen, gradients = reached(loss, step.select(self.where))
-        leaves = [one.leaf for one in chosen]
+        chosen, gradients = step.gradients(loss, self.where)
+        weights = [whole(one.leaf.detach()) for one in chosen]
         scales = [
-            leaf.detach().abs() + eta if "weight" in one.attribute else torch.ones_like(leaf)
-            for one, leaf in zip(chosen, leaves, strict=True)
+            weight.abs() + eta if "weight" in one.attribute else torch.ones_like(weight)
+            for one, weight in zip(chosen, weights, strict=True)
         ]
-        step.perturb(leaves, scaled_ascent_offsets(scales, gradients, radius))
+        step.perturb([one.leaf for one in chosen], scaled_ascent_offsets(scales, gradients, radius))
         return inner()

@@ -56,6 +56,7 @@ class EMA(Method):
         neutral="any (training is plain, only the exported weights differ)",
     )
     slots = {"after_step": "average"}
+    elementwise = True
 
     def __init__(self, decay: Strength = 0.999) -> None:
         super().__init__()

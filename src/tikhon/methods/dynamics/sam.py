@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tikhon.core.card import Card
 from tikhon.core.method import Method
-from tikhon.core.parameters import Where, reached
+from tikhon.core.parameters import Where
 from tikhon.core.step import Inner, Step
 from tikhon.core.strength import Strength, checked
 from tikhon.math.ascent import ascent_offsets
@@ -53,6 +53,6 @@ class SAM(Method):
         radius = step.value(self.radius)
         if radius == 0.0:
             return loss
-        chosen, gradients = reached(loss, step.select(self.where))
+        chosen, gradients = step.gradients(loss, self.where)
         step.perturb([one.leaf for one in chosen], ascent_offsets(gradients, radius))
         return inner()

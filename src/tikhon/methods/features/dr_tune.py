@@ -101,7 +101,10 @@ class DRTune(Method):
     )
     slots = {"prepare": "replace"}
     needs = frozenset({"classes"})
-    exempt = {"accumulation": "the pretrained features get the mean length of the features of one batch"}
+    exempt = {
+        "accumulation": "the pretrained features get the mean length of the features of one batch",
+        "shards": "the head is applied outside of the model's own pass, where its weights are parts",
+    }
 
     def __init__(
         self,

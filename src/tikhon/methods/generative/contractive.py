@@ -110,6 +110,7 @@ class ReconstructionContractive(Method):
     exempt = {
         "accumulation": "each micro-batch draws probes of its own",
         "permutation": "probes belong to the rows of a batch",
+        "shards": "backward goes through the network twice, and after the first time the weights are let go",
     }
 
     def __init__(self, strength: Strength = 0.01, probes: int = 1) -> None:

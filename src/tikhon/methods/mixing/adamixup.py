@@ -100,6 +100,7 @@ class AdaMixUp(Method):
     exempt = {
         "accumulation": "partners come from the same micro-batch",
         "permutation": "partners are drawn by their place in the batch",
+        "shards": "the policy's weights are read outside of the model's own pass, where they are parts",
     }
 
     def __init__(self, strength: Strength = 1.0, intrusion: Strength = 1.0, at: str | None = None) -> None:

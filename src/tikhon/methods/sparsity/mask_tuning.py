@@ -102,7 +102,10 @@ class RegularizedMaskTuning(Method):
     slots = {"prepare": "parametrize", "gradients": "project", "export": "merge"}
     needs = frozenset({"classes", "plain weights"})
     breaks = frozenset({"plain weights", "zero-keeping weights"})
-    exempt = {"neutral": "a weight under a mask does not train as itself"}
+    exempt = {
+        "neutral": "a weight under a mask does not train as itself",
+        "shards": "its second gradient is taken between the passes, where parameters have none",
+    }
 
     def __init__(
         self,

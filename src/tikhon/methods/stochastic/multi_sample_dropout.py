@@ -69,6 +69,7 @@ class MultiSampleDropout(Method):
         "accumulation": "every micro-batch draws masks of its own",
         "permutation": "masks belong to places in the batch",
         "reproducible": "masks come from the global generator, as those of nn.Dropout do",
+        "shards": "the losses of the masks do not go through the model's output, for whose gradient the sharding waits",
     }
 
     def __init__(self, samples: int = 8, p: Strength = 0.5, at: str | None = None) -> None:

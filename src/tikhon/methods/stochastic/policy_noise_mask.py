@@ -106,6 +106,7 @@ class PolicyNoiseMask(Method):
     exempt = {
         "accumulation": "every micro-batch draws masks of its own",
         "permutation": "masks are drawn by place in the batch",
+        "shards": "the policy's weights are read outside of the model's own pass, where they are parts",
     }
 
     def __init__(self, strength: Strength = PRETRAINING, grid: tuple[int, ...] = (4, 4)) -> None:

@@ -46,6 +46,7 @@ class ElasticNet(Method):
         cost="Two passes over the selected parameters a step.",
         neutral="l1=0, l2=0",
     )
+    elementwise = True
 
     def __init__(self, l1: Strength = 1e-5, l2: Strength = 1e-4, where: Where = "weights") -> None:
         super().__init__()

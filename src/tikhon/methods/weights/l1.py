@@ -43,6 +43,7 @@ class L1(Method):
         hurts="Groups of correlated inputs, of which it keeps one at random; wherever exact zeros are the point.",
         cost="One pass over the selected parameters a step.",
     )
+    elementwise = True
 
     def __init__(self, strength: Strength = 1e-5, where: Where = "weights") -> None:
         super().__init__()

@@ -41,6 +41,7 @@ class L2(Method):
         hurts="Under-fitting models; scale-invariant layers, where it only changes the effective learning rate.",
         cost="One pass over the selected parameters a step.",
     )
+    elementwise = True
 
     def __init__(self, strength: Strength = 1e-4, where: Where = "weights") -> None:
         super().__init__()
