@@ -165,6 +165,25 @@ def test_export_leaves_the_weight_norm_of_the_model_itself() -> None:
     assert parametrize.is_parametrized(model)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, when it imports its compiler
+@pytest.mark.parametrize("way", ["wrapped", "in place"])
+def test_layers_that_were_compiled_are_merged_pruned_and_plain_again(way: str) -> None:
+    recipe = Recipe(tikhon.GroupSparseEnvelope(5.0, keep=0.5), EMA(0.0), tikhon.NestedDropout())
+    model = recipe.prepare(mlp())
+    if way == "wrapped":
+        model[0] = torch.compile(model[0], backend="eager")  # type: ignore[index]
+    else:
+        model[0].compile(backend="eager")  # type: ignore[index]
+    optimizer = sgd(model)
+    recipe.attach(optimizer, steps=20)
+    train(recipe, optimizer, 20)
+    finished = recipe.export()
+    assert finished[0].weight.shape[0] < 4  # type: ignore[index]
+    plain = tikhon.core.pruning.apply_plan(mlp(), recipe.methods["wgsef"].plan)  # type: ignore[arg-type]
+    plain.load_state_dict(finished.state_dict())
+    assert [type(one) for one in finished.modules()] == [type(one) for one in plain.modules()]
+
+
 def test_export_of_an_untrained_model_is_the_model() -> None:
     recipe = Recipe(EMA(0.5), tikhon.NestedDropout())
     model = recipe.prepare(mlp())

@@ -42,6 +42,7 @@ def export(run: Run, plan: Plan, example: Any, deployed: Callable[[], AbstractCo
     if run.sharded:
         averaged = [whole(one) for one in averaged]
         unshard(model)
+    _uncompile(model)
     copy_into([one.leaf for one in every_parameter(model)], averaged)
     for entry in plan.of("export"):
         model = entry.method.export(model)
@@ -51,6 +52,14 @@ def export(run: Run, plan: Plan, example: Any, deployed: Callable[[], AbstractCo
         with evaluating(model):
             _refuse_different(run.output(model, example), expected)
     return model
+
+
+def _uncompile(model: nn.Module) -> None:
+    """What was compiled is of the model before merging and pruning, and has names that no plain model has."""
+    for module in list(model.modules()):
+        module._compiled_call_impl = None
+        for name, child in list(module._modules.items()):
+            module._modules[name] = getattr(child, "_orig_mod", child)
 
 
 def _refuse_different(found: Tensor, expected: Tensor) -> None:
