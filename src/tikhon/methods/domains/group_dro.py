@@ -43,7 +43,8 @@ class GroupDRO(Method):
 
     domains: (samples,), the group of every training sample as an integer from 0; eta: at least 0, 0.01; with 0 it is
     training in which every group counts the same; adjustment: C, at least 0, 0: more for groups that generalise worse
-    because they are small. Sample weights count in L_g. Under mixing a row is of its own sample's group.
+    because they are small. Sample weights count in L_g. Under mixing a row is of its own sample's group. Where several
+    processes train, q follows the losses that the last of them saw.
 
     Cost: a mean of the loss for each group.
     Reference: Sagawa, Koh, Hashimoto, Liang 2020, arXiv 1911.08731.
