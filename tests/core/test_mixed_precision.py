@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tikhon import SAM, LabelSmoothing, Method, Recipe, TikhonError
+from tikhon import SAM, LabelSmoothing, Method, MultiSampleDropout, Recipe, TikhonError
 
 from .common import CARD, mlp, ready, rows, same, weights
 
@@ -164,3 +164,17 @@ def test_a_second_pass_sees_the_weights_that_moved(cast: torch.dtype) -> None:
     torch.testing.assert_close(value, expected)
     for parameter, gradient in zip(mine.parameters(), found, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=2e-2, atol=1e-3)
+
+
+def test_every_mask_of_a_multi_sample_head_counts_under_autocast() -> None:
+    """What a hook wrote on the tensor that it returned is found on the widened one."""
+    model = mlp().float()
+    recipe = Recipe(MultiSampleDropout(samples=64, p=0.5))
+    recipe.prepare(model)
+    recipe.attach(torch.optim.SGD(model.parameters(), lr=0.1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.manual_seed(0)
+        loss = recipe.loss(X, Y).detach()
+        torch.manual_seed(0)
+        of_the_mean = F.cross_entropy(model(X).float(), Y).detach()  # under the same masks
+    assert loss > of_the_mean + 1e-3  # Jensen's inequality: the losses of all masks, averaged

@@ -26,7 +26,11 @@ def widened(value: Any) -> Any:
 
 
 def _widened(value: Tensor) -> Tensor:
-    return value.float() if value.dtype in HALF and autocast_on(value.device.type) else value
+    if value.dtype not in HALF or not autocast_on(value.device.type):
+        return value
+    wide = value.float()
+    vars(wide).update(vars(value))  # what a method's hook wrote on it belongs to it still
+    return wide
 
 
 class Precision:
