@@ -22,7 +22,7 @@ from .processes import WORLD, together
 from .test_ddp import attempted, train
 
 REFUSED = [name for name in METHODS if "shards" in methods()[name].load().exempt]
-WHOLE_BATCH = ["sam"]
+WHOLE_BATCH = [name for name in METHODS if "around" in vars(methods()[name].load())]
 """Methods that under DistributedDataParallel look at one process's share of the batch, and on shards at all of it."""
 
 
