@@ -124,7 +124,7 @@ def test_a_second_run_shows_the_same_from_the_store_and_another_folder_gives_the
     def refuse(*_: object, **__: object) -> None:
         pytest.fail("a stored run was repeated")
 
-    monkeypatch.setattr("tikhon.cli.comparing.run_cells", refuse)
+    monkeypatch.setattr("tikhon.cli.engines.run_cells", refuse)
     again = call(*settings, "--seeds", "3", "--out", str(out))
     assert json.loads(again.stdout) == shown
     assert "9 of 9 runs are stored" in again.stderr
@@ -324,7 +324,7 @@ def test_ctrl_c_says_that_the_same_command_continues(monkeypatch: pytest.MonkeyP
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tikhon.cli.comparing.run_cells", interrupted)
+    monkeypatch.setattr("tikhon.cli.engines.run_cells", interrupted)
     result = call(*TINY, "--methods", "none")
     assert result.exit_code == 130
     assert "the same command continues with the rest" in result.stderr

@@ -138,6 +138,31 @@ def test_all_runs_what_is_due_and_check_names_it(fresh: Path) -> None:
     assert (done.returncode, done.stdout) == (1, f"first: {stale}\nsecond: {stale}\nunstudied: missing\n")
 
 
+@pytest.mark.slow
+def test_ray_finds_what_the_embedded_engine_finds_and_leaves_nothing_behind(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIKHON_TEST", str(fresh))
+    assert tikhon(fresh, "prove", "first", "--out", "embedded").returncode == 0
+    done = tikhon(fresh, "prove", "--all", "--engine", "ray", "--out", "on_ray")
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["tikhon"] * 4
+    assert done.stdout.startswith("without a study yet: unstudied\n\nFirst\n")
+    first = json.loads((fresh / "on_ray" / "targets" / "first.json").read_text())
+    assert first == json.loads((fresh / "embedded" / "targets" / "first.json").read_text())
+    assert (fresh / "on_ray" / "targets" / "second.json").exists()
+    # Whatever the command started has its variables.
+    mark = f"TIKHON_TEST={fresh}".encode()
+    assert not [path for path in Path("/proc").glob("[0-9]*/environ") if mark in _read(path)]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # of somebody else, or gone
+        return b""
+
+
 def test_one_study_that_fails_does_not_end_the_others(fresh: Path) -> None:
     path = fresh / "src" / "tikhon" / "studies" / "targets" / "first.py"
     before = path.read_text()

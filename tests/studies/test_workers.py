@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tikhon.core.errors import TikhonError
-from tikhon.studies.workers import Event, WorkerTraceback, run_cells
+from tikhon.studies.cells import Event, WorkerTraceback
+from tikhon.studies.workers import run_cells
 
 unix = pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
 

@@ -10,6 +10,7 @@ import typer
 
 TASK = "What is learned"
 TRAINING = "How it is trained"
+RUNNING = "Where it is run"
 OUTPUT = "Where results go"
 
 
@@ -87,7 +88,23 @@ def compare(
             help="Folder for results.db (every finished run), results.json and report.html.", rich_help_panel=OUTPUT
         ),
     ] = Path("tikhon-compare"),
-    jobs: Annotated[int, typer.Option(help="Worker processes, one thread each.", rich_help_panel=OUTPUT)] = 2,
+    jobs: Annotated[int, typer.Option(help="Runs at a time, one thread each.", rich_help_panel=RUNNING)] = 2,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local: processes of this machine. ray: tasks of a Ray cluster, with the same numbers "
+            "(pip install 'tikhon\\[ray]'); relative times are fair where its machines are alike.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="With --engine ray: the cluster, auto or HOST:PORT.",
+            rich_help_panel=RUNNING,
+            show_default="RAY_ADDRESS, else a Ray of this machine alone",
+        ),
+    ] = None,
     json: Annotated[
         bool,
         typer.Option(
@@ -116,6 +133,12 @@ def compare(
 
       tikhon compare --data own_data:load --model own_data:network
           --methods none,elr --seeds 3
+
+    On the machines of a Ray cluster, from one of them, each with the same
+    tikhon and torch:
+
+      tikhon compare --data digits --methods none,elr --seeds 100
+          --engine ray --address auto --jobs 64
     """
     comparing = importlib.import_module("tikhon.cli.comparing")  # not at the top: importing torch takes a second
     comparing.run(
@@ -138,5 +161,7 @@ def compare(
         ),
         out=out,
         jobs=jobs,
+        engine=engine,
+        address=address,
         as_json=json,
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tikhon.cli.engines import chosen_engine
 from tikhon.cli.progress import console, progress, say
 from tikhon.core.errors import TikhonError
 from tikhon.core.files import write_whole
@@ -19,12 +21,9 @@ from tikhon.report.page import write_page
 from tikhon.report.summary import summarise
 from tikhon.report.tables import comparison_table
 from tikhon.studies.arms import Arm, parse_arm, split_arms
+from tikhon.studies.cells import Cell, Result, RunCells
 from tikhon.studies.experiment import EPOCHS, EPOCHS_OF_OWN_DATA, attempt_cell, cell, training_step
 from tikhon.studies.store import Store
-from tikhon.studies.workers import run_cells
-
-Cell = dict[str, Any]
-Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,16 @@ class Settings:
     learning_rate: float | None
 
 
-def run(settings: Settings, *, out: Path, jobs: int, as_json: bool) -> None:
+def run(settings: Settings, *, out: Path, jobs: int, engine: str, address: str | None, as_json: bool) -> None:
     """Compare, print the result on standard output, and leave `results.json` and `report.html` in `out`."""
     if settings.seeds < 1 or jobs < 1:
         raise TikhonError(f"--seeds and --jobs must be at least 1, not {settings.seeds} and {jobs}.")
+    running = chosen_engine(engine, address, jobs)
     arms = chosen_arms(settings.methods)
     task = load_task(**settings.task, seed=0)
     cells = planned(settings, arms, task)
     with Store(out) as store:
-        run_missing(cells, store, jobs, plain=as_json)
+        run_missing(cells, store, running, jobs, plain=as_json)
         results: dict[str, dict[int, Result]] = {arm.name: {} for arm in arms}
         for one in cells:
             result = store.get(one)
@@ -133,13 +133,15 @@ def _own_data(source: str) -> str:
     return first
 
 
-def run_missing(cells: Sequence[Cell], store: Store, jobs: int, *, plain: bool) -> None:
+def run_missing(
+    cells: Sequence[Cell], store: Store, running: AbstractContextManager[RunCells], jobs: int, *, plain: bool
+) -> None:
     """Run the cells that the store does not have, and store each as soon as it has finished."""
     missing = [one for one in cells if store.get(one) is None]
     if len(missing) < len(cells):
         say(f"{len(cells) - len(missing)} of {len(cells)} runs are stored in {store.path.parent} already.")
     if missing:
-        with progress(len(missing), plain=plain) as show:
+        with running as run_cells, progress(len(missing), plain=plain) as show:
             run_cells(attempt_cell, missing, jobs=jobs, on_result=store.put, on_event=show)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from tikhon.studies.workers import Event
+from tikhon.studies.cells import Event
 
 Show = Callable[[Event], None]
 SECONDS_BETWEEN_LINES = 10.0
@@ -60,7 +60,7 @@ def _bars(screen: Console, total: int) -> Iterator[Show]:
                 running[name] = bars.add_task(name, total=1.0)
             elif event.kind == "progress":
                 bars.update(running[name], completed=event.fraction)
-            else:
+            elif name in running:  # a worker may die before it has begun
                 bars.remove_task(running.pop(name))
             if event.kind == "retried":
                 screen.print(_retry(name), markup=False, highlight=False)

@@ -22,7 +22,21 @@ def prove(
             show_default="as the study asks",
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Worker processes, of one thread each.")] = 2,
+    jobs: Annotated[int, typer.Option(help="Runs at a time, of one thread each.")] = 2,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local: processes of this machine. ray: tasks of a Ray cluster, with the same numbers "
+            "(pip install 'tikhon\\[ray]')."
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="With --engine ray: the cluster, auto or HOST:PORT.",
+            show_default="RAY_ADDRESS, else a Ray of this machine alone",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Where evidence is stored.", show_default="the project's folder, elsewhere ./evidence"),
@@ -36,9 +50,13 @@ def prove(
     tikhon prove elr
 
     tikhon prove --all --check
+
+    tikhon prove --all --engine ray --address auto --jobs 64
     """
     proving = importlib.import_module("tikhon.cli.proving")  # not at the top: importing torch takes a second
     if check:
         proving.check(names or [], out)
     else:
-        proving.run(names or [], every=every, again=again, seeds=seeds, jobs=jobs, out=out)
+        proving.run(
+            names or [], every=every, again=again, seeds=seeds, jobs=jobs, engine=engine, address=address, out=out
+        )

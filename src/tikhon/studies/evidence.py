@@ -18,10 +18,10 @@ from tikhon.core.catalogue import Listing, find
 from tikhon.core.errors import TikhonError
 from tikhon.core.files import write_whole
 from tikhon.studies.arms import source_hash
-from tikhon.studies.experiment import Report
+from tikhon.studies.cells import Event, Report, RunCells
 from tikhon.studies.statistics import mean_interval, paired_difference
 from tikhon.studies.study import Expectation, Study, find_study, study_path
-from tikhon.studies.workers import Event, run_cells
+from tikhon.studies.workers import run_cells
 
 Status = Literal["replayed", "partly", "not", "stale", "none"]
 """All expectations met, some, or none; `stale`: method or study changed since; `none`: nothing allows a verdict."""
@@ -124,8 +124,9 @@ def prove(
     jobs: int = 2,
     seeds: int | None = None,
     on_event: Callable[[Event], None] | None = None,
+    engine: RunCells = run_cells,
 ) -> Evidence:
-    """Run a method's study and judge it. seeds: fewer than the study's, for a quick look."""
+    """Run a method's study and judge it. seeds: fewer than the study's, for a quick look; engine: where it is run."""
     listing = find(name)
     study = find_study(listing.family, listing.name)
     if seeds is not None and seeds < 1:
@@ -141,7 +142,7 @@ def prove(
     def keep(cell: Mapping[str, Any], result: Mapping[str, float]) -> None:
         seen[cell["arm"], cell["candidate"], cell["seed"]] = result
 
-    run_cells(run_trial, cells, jobs=jobs, on_result=keep, on_event=on_event)
+    engine(run_trial, cells, jobs=jobs, on_result=keep, on_event=on_event)
     return judge(listing, study, seen, count)
 
 

@@ -1,4 +1,4 @@
-"""A small pool of worker processes for training runs: crashes cost one repetition, and no worker outlives its parent.
+"""The embedded engine: a small pool of processes on this machine, none of which outlives its parent.
 
 The standard library's `ProcessPoolExecutor` gives up altogether when one worker dies; training runs do die, of memory
 above all, and hours of other runs must not go with them. Workers are spawned, not forked, so that they are alike on all
@@ -13,35 +13,32 @@ import pickle
 import signal
 import sys
 import threading
-import traceback
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from tikhon.core.errors import TikhonError
-
-Cell = dict[str, Any]
-Result = dict[str, Any]
-Report = Callable[[float], None]
+from tikhon.studies.cells import (
+    Cell,
+    Death,
+    Event,
+    Failure,
+    Function,
+    Message,
+    Result,
+    Success,
+    Task,
+    attempt,
+    environment,
+    run_through,
+)
 
 _SPAWN = multiprocessing.get_context("spawn")
-_ATTEMPTS = 2
-
-
-class Event(NamedTuple):
-    """Progress of one cell. fraction: how much of its run is done, in [0, 1]."""
-
-    kind: Literal["started", "progress", "finished", "retried"]
-    cell: Cell
-    fraction: float
 
 
 def run_cells(
-    function: Callable[[Cell, Report], Result],
+    function: Function,
     cells: Iterable[Cell],
     *,
     jobs: int,
@@ -49,93 +46,42 @@ def run_cells(
     threads: int = 1,
     on_event: Callable[[Event], None] | None = None,
 ) -> None:
-    """Run `function(cell, report)` for every cell in `jobs` worker processes, in whatever order they finish.
+    """Run cells in `jobs` processes of this machine, as `RunCells` says.
 
-    function: importable by name (top level of a module). Calls `report(fraction)` as often as a progress bar needs.
-        It may print (to standard error, wherever it prints) but not start `multiprocessing` children of its own.
-    threads: of torch and of BLAS in each worker.
-    on_result, on_event: called in this process, one at a time. An exception in them ends the workers and passes on.
-
-    A worker that dies costs its cell one repetition in a fresh worker, with a "retried" event. Raises TikhonError when
-    it dies again, naming the cell and how it died, and when `function` raises: a TikhonError keeps its message, others
-    are named with their cell; the worker's traceback is the error's `__cause__`. Cells still running are then dropped.
+    function: may print (to standard error, wherever it prints) but not start `multiprocessing` children of its own.
     """
-    if jobs < 1 or threads < 1:
-        raise TikhonError(f"jobs is {jobs} and threads is {threads}; both must be at least 1.")
-    try:
-        pickle.dumps(function)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise TikhonError(f"workers cannot import {function!r}: define it at the top level of a module.") from error
+    run_through(_Processes, function, cells, jobs=jobs, on_result=on_result, threads=threads, on_event=on_event)
 
-    def notify(kind: Literal["started", "progress", "finished", "retried"], cell: Cell, fraction: float = 0.0) -> None:
-        if on_event is not None:
-            on_event(Event(kind, cell, fraction))
 
-    waiting = deque(_Task(cell) for cell in cells)
-    idle: list[_Worker] = []
-    busy: dict[Any, tuple[_Worker, _Task]] = {}  # by connection, whose class differs between systems
-    try:
-        while waiting or busy:
-            while waiting and len(busy) < jobs:
-                worker = idle.pop() if idle else _Worker(threads)
-                task = waiting.popleft()
-                busy[worker.connection] = worker, task
-                worker.begin(function, task.cell)
-                notify("started", task.cell)
-            for connection in wait(list(busy)):
-                worker, task = busy[connection]
-                message = worker.receive()
-                if isinstance(message, _Progress):
-                    notify("progress", task.cell, message.fraction)
-                    continue
-                if isinstance(message, _Failure):
-                    raise _error(task.cell, message)
-                del busy[worker.connection]
-                if isinstance(message, _Death):
-                    task.deaths += 1
-                    if task.deaths == _ATTEMPTS:
-                        raise _death_error(task.cell, message)
-                    waiting.appendleft(task)
-                    notify("retried", task.cell)
-                else:
-                    idle.append(worker)
-                    on_result(task.cell, message.result)
-                    notify("finished", task.cell, 1.0)
-    finally:
-        for worker, _ in busy.values():
+class _Processes:
+    """A `Pool` of worker processes, started when first needed."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._idle: list[_Worker] = []
+        self._busy: dict[Any, tuple[_Worker, Task]] = {}  # by connection, whose class differs between systems
+
+    def begin(self, task: Task) -> None:
+        worker = self._idle.pop() if self._idle else _Worker(self._threads)
+        self._busy[worker.connection] = worker, task
+        worker.begin(task.payload)
+
+    def messages(self) -> Iterator[tuple[Task, Message]]:
+        for connection in wait(list(self._busy)):
+            worker, task = self._busy[connection]
+            message = worker.receive()
+            if isinstance(message, Success | Failure | Death):
+                del self._busy[connection]
+                if not isinstance(message, Death):
+                    self._idle.append(worker)
+            yield task, message
+
+    def end(self) -> None:
+        busy = [worker for worker, _ in self._busy.values()]
+        for worker in busy:
             worker.process.kill()
-        for worker in [*idle, *(worker for worker, _ in busy.values())]:
+        for worker in [*self._idle, *busy]:
             worker.end()
-
-
-@dataclass
-class _Task:
-    cell: Cell
-    deaths: int = 0
-
-
-class _Progress(NamedTuple):
-    fraction: float
-
-
-class _Success(NamedTuple):
-    result: Result
-
-
-class _Failure(NamedTuple):
-    """An exception as text, because exceptions do not all survive pickling."""
-
-    message: str
-    is_tikhon_error: bool
-    traceback: str
-
-
-class _Death(NamedTuple):
-    exit_code: int | None
-
-
-class WorkerTraceback(Exception):
-    """Where in the worker an error arose, as text: the `__cause__` of errors that `run_cells` passes on."""
 
 
 class _Worker:
@@ -149,17 +95,17 @@ class _Worker:
             self.process.start()
         theirs.close()
 
-    def begin(self, function: Callable[[Cell, Report], Result], cell: Cell) -> None:
+    def begin(self, payload: bytes) -> None:
         with suppress(OSError):  # a dead worker: `receive` will find and report it
-            self.connection.send((function, cell))
+            self.connection.send_bytes(payload)
 
-    def receive(self) -> _Progress | _Success | _Failure | _Death:
+    def receive(self) -> Message:
         try:
-            message: _Progress | _Success | _Failure = self.connection.recv()
+            message: Message = pickle.loads(self.connection.recv_bytes())
             return message
         except (EOFError, OSError):
             self.end()
-            return _Death(self.process.exitcode)
+            return Death(_how(self.process.exitcode))
 
     def end(self) -> None:
         """Hang up, which an idle worker takes as its leave, and wait until it is gone."""
@@ -170,12 +116,14 @@ class _Worker:
             self.process.join()
 
 
+def _how(code: int | None) -> str:
+    return f"signal {-code}, {signal.strsignal(-code)}" if code is not None and code < 0 else f"exit code {code}"
+
+
 @contextmanager
 def _workers_environment(threads: int) -> Iterator[None]:
     """What a process started inside inherits. It must be there before the interpreter and torch start."""
-    wanted = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    # Without this the order of a set of strings, and so perhaps a result, differs from worker to worker.
-    wanted["PYTHONHASHSEED"] = "0"
+    wanted = environment(threads)
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     # Ctrl-C reaches every process of the terminal. This one alone answers it; a worker that is still importing must not
@@ -203,7 +151,7 @@ def _serve(connection: Connection[Any, Any], threads: int) -> None:
     os.dup2(2, 1)
     with suppress(EOFError, OSError):  # the parent hung up
         while True:
-            connection.send_bytes(_attempt(connection.recv_bytes(), connection, threads))
+            attempt(connection.recv_bytes(), threads, connection.send_bytes)
 
 
 def _end_with_parent() -> None:
@@ -211,38 +159,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)  # at once, whatever the main thread is computing: nobody is left to want it
-
-
-def _attempt(task: bytes, connection: Connection[Any, Any], threads: int) -> bytes:
-    """Run a pickled (function, cell) and pickle what came of it. What cannot be unpickled or pickled has failed too."""
-    try:
-        function, cell = pickle.loads(task)
-        if "torch" in sys.modules:  # every cell begins alike, whatever the one before has set
-            sys.modules["torch"].set_num_threads(threads)
-        return pickle.dumps(_Success(function(cell, lambda fraction: connection.send(_Progress(float(fraction))))))
-    except BaseException as error:  # SystemExit too: a cell that calls sys.exit() has failed, not the worker
-        message = str(error)
-        if not isinstance(error, TikhonError):
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            message = f"{type(error).__name__}: {message} ({place.filename}, line {place.lineno})"
-        return pickle.dumps(_Failure(message, isinstance(error, TikhonError), traceback.format_exc()))
-
-
-def _name(cell: Cell) -> str:
-    """The cell as its user knows it."""
-    return ", ".join(f"{part} {cell[part]}" for part in ("arm", "seed") if part in cell) or repr(cell)
-
-
-def _error(cell: Cell, failure: _Failure) -> TikhonError:
-    error = TikhonError(failure.message if failure.is_tikhon_error else f"{_name(cell)} failed with {failure.message}")
-    error.__cause__ = WorkerTraceback(failure.traceback)
-    return error
-
-
-def _death_error(cell: Cell, death: _Death) -> TikhonError:
-    code = death.exit_code
-    how = f"signal {-code}, {signal.strsignal(-code)}" if code is not None and code < 0 else f"exit code {code}"
-    return TikhonError(
-        f"the worker process of {_name(cell)} died twice ({how}). "
-        "If memory ran out, use fewer --jobs, a smaller model or smaller batches; then run the same command again."
-    )
