@@ -17,7 +17,17 @@ def survey(
     methods: Annotated[
         str | None, typer.Option(help="Only these, as in elr,mixup.", show_default="all that address the problem")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Worker processes, of one thread each.")] = 2,
+    jobs: Annotated[int, typer.Option(help="Rows at a time, of one thread each.")] = 2,
+    engine: Annotated[
+        str, typer.Option(help="local: processes of this machine. ray: tasks of a Ray cluster, with the same numbers.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="With --engine ray: the cluster, auto or HOST:PORT.",
+            show_default="RAY_ADDRESS, else a Ray of this machine alone",
+        ),
+    ] = None,
     stored: Annotated[bool, typer.Option("--stored", help="Run nothing; show what is stored.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Run nothing; exit with 1 if any stored row is stale.")
@@ -40,4 +50,4 @@ def survey(
     if check:
         surveying.check(problem, out)
     else:
-        surveying.run(problem, methods=methods, jobs=jobs, stored=stored, out=out)
+        surveying.run(problem, methods=methods, jobs=jobs, engine=engine, address=address, stored=stored, out=out)

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import typer
 
+from tikhon.cli.engines import chosen_engine
 from tikhon.cli.progress import Show, console, progress, say
 from tikhon.core.errors import TikhonError, near_misses
 from tikhon.report.survey import survey_view
+from tikhon.studies.cells import Event, RunCells
 from tikhon.studies.evidence import bundled, home
 from tikhon.studies.survey import PLAIN, SURVEYS, Rows, Survey, arms, find_survey, run_survey
-from tikhon.studies.workers import Event
+from tikhon.studies.workers import run_cells
 
 
-def run(problem: str | None, *, methods: str | None, jobs: int, stored: bool, out: Path | None) -> None:
+def run(
+    problem: str | None,
+    *,
+    methods: str | None,
+    jobs: int,
+    engine: str,
+    address: str | None,
+    stored: bool,
+    out: Path | None,
+) -> None:
     """Run and show one survey, or all of them."""
     if jobs < 1:
         raise TikhonError(f"--jobs must be at least 1, not {jobs}.")
+    surveys = _surveys(problem)
+    running = nullcontext(run_cells) if stored else chosen_engine(engine, address, jobs)
     screen = console()
-    for survey in _surveys(problem):
-        rows = Rows(survey, out or (bundled() if stored else home()))
-        if not stored:
-            _run(survey, rows, _wanted(survey, methods), jobs)
-        screen.print(survey_view(survey, rows))
+    with running as run_rows:
+        for survey in surveys:
+            rows = Rows(survey, out or (bundled() if stored else home()))
+            if not stored:
+                _run(survey, rows, _wanted(survey, methods), jobs, run_rows)
+            screen.print(survey_view(survey, rows))
 
 
 def check(problem: str | None, out: Path | None) -> None:
@@ -54,13 +69,13 @@ def _wanted(survey: Survey, methods: str | None) -> list[str]:
     return [PLAIN, *(name for name in names if name != PLAIN)]  # what all others are held against
 
 
-def _run(survey: Survey, rows: Rows, wanted: list[str], jobs: int) -> None:
+def _run(survey: Survey, rows: Rows, wanted: list[str], jobs: int, engine: RunCells) -> None:
     due = rows.due(wanted)
     if not due:
         return
     say(f"{survey.problem}: {len(due)} rows are due")
     with progress(len(due), plain=False) as show:
-        run_survey(survey, rows, wanted, jobs=jobs, on_event=_by_course(show))
+        run_survey(survey, rows, wanted, jobs=jobs, on_event=_by_course(show), engine=engine)
 
 
 def _by_course(show: Show) -> Show:

@@ -16,11 +16,12 @@ from tikhon.core.catalogue import Listing, find, methods
 from tikhon.core.errors import TikhonError, near_misses
 from tikhon.core.files import write_whole
 from tikhon.studies.arms import parse_arm, source_hash
+from tikhon.studies.cells import Event, RunCells
 from tikhon.studies.evidence import bundled
 from tikhon.studies.experiment import LEARNING_RATE, Report
 from tikhon.studies.statistics import mean_interval, paired_difference
 from tikhon.studies.study import Run, Settings, training
-from tikhon.studies.workers import Event, run_cells
+from tikhon.studies.workers import run_cells
 
 PLAIN = "none"
 SEARCH_SEEDS = (1000, 1001)
@@ -306,6 +307,7 @@ def run_survey(
     *,
     jobs: int = 2,
     on_event: Callable[[Event], None] | None = None,
+    engine: RunCells = run_cells,
 ) -> None:
     """Run the rows that are due, each stored as soon as it is there: interrupted, it goes on with the rest."""
     cells = [{"course": asdict(course), "arm": arm, "seeds": survey.seeds} for course, arm in rows.due(wanted)]
@@ -313,7 +315,7 @@ def run_survey(
     def keep(cell: Mapping[str, Any], result: Row) -> None:
         rows.keep(Course(**cell["course"]), cell["arm"], result)
 
-    run_cells(run_row, cells, jobs=jobs, on_result=keep, on_event=on_event)
+    engine(run_row, cells, jobs=jobs, on_result=keep, on_event=on_event)
 
 
 @dataclass(frozen=True)
