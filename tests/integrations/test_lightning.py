@@ -89,17 +89,19 @@ def test_compiled_it_has_the_weights_of_the_plain_loop(tmp_path, what) -> None:
     same(mine.export(), expected.export())
 
 
-def test_a_resumed_run_has_the_weights_of_an_undisturbed_one(tmp_path) -> None:
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_resumed_run_has_the_weights_of_an_undisturbed_one(tmp_path, accumulate) -> None:
     third = recipe()
     undisturbed = Module(third)
     files = ModelCheckpoint(tmp_path, "{epoch}", every_n_epochs=1, save_top_k=-1)
     callbacks = RecipeCallback(third, at="net", samples=SAMPLES), files
-    trainer(tmp_path, *callbacks, enable_checkpointing=True).fit(undisturbed, loader())
+    settings = {"accumulate_grad_batches": accumulate}
+    trainer(tmp_path, *callbacks, enable_checkpointing=True, **settings).fit(undisturbed, loader())
     path = tmp_path / "epoch=0.ckpt"
     assert "RecipeCallback" in "".join(torch.load(path, weights_only=True)["callbacks"])
     second = recipe()
     module = Module(second)
-    rest = trainer(tmp_path, RecipeCallback(second, at="net", samples=SAMPLES))
+    rest = trainer(tmp_path, RecipeCallback(second, at="net", samples=SAMPLES), **settings)
     rest.fit(module, loader(), ckpt_path=path)
     assert second.step == third.step
     same(module.net, undisturbed.net)

@@ -75,6 +75,8 @@ class RecipeCallback(lightning.Callback):
             epochs=None if endless else trainer.max_epochs,
         )
         self._load()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._tried, self._happened = trainer.global_step, self.recipe.step
 
     def _network(self, module: lightning.LightningModule) -> nn.Module:
