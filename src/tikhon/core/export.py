@@ -57,7 +57,7 @@ def export(run: Run, plan: Plan, example: Any, deployed: Callable[[], AbstractCo
 def _uncompile(model: nn.Module) -> None:
     """What was compiled is of the model before merging and pruning, and has names that no plain model has."""
     for module in list(model.modules()):
-        module._compiled_call_impl = None
+        vars(module).pop("_compiled_call_impl", None)
         for name, child in list(module._modules.items()):
             module._modules[name] = getattr(child, "_orig_mod", child)
 
