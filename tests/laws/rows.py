@@ -306,11 +306,15 @@ class Function:
     then its result; bfloat16: whether it takes bfloat16; vmap: whether `torch.func.vmap` can map it: it has no rule for
     torch's fused operations on lists of parameters (whose product with one tensor has no working gradient either), for
     fused attention, nor for a batch norm that keeps statistics; compiles: whether it compiles as a whole, which what
-    looks at values before it begins, or iterates until it is done, does not.
+    looks at values before it begins, or iterates until it is done, does not; smallest: the size of an axis from which
+    on it says something, such as two classes; finite: whether all that it gives is finite, rather than infinite or
+    NaN where its documentation says so.
     """
 
     arguments: Callable[[Draw], tuple[Any, ...]]
     differentiable: bool = True
+    smallest: int = 1
+    finite: bool = True
     in_place: bool = False
     bfloat16: bool = True
     vmap: bool = True
@@ -320,6 +324,11 @@ class Function:
 def pair(d: Draw) -> list[Tensor]:
     """What methods get from a model: parameters of several shapes."""
     return [d.normal(3), d.normal(2, 2)]
+
+
+def shares(*masses: Tensor) -> list[Tensor]:
+    """Of sum 1, none of them 0."""
+    return [one / one.sum() for one in masses]
 
 
 def squared_error(weights: Mapping[str, Tensor], inputs: Tensor, value: Tensor) -> Tensor:
@@ -392,7 +401,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "data_diet.el2n": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
     "data_diet.grand": Function(lambda d: (Scores(d), d.normal(5, 4), d.labels(5, 3))),
     "data_diet.hardest": Function(lambda d: (d.normal(8), 0.5, 0.25), differentiable=False),
-    "data_diet.max_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
+    "data_diet.max_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3)), smallest=2),
     "data_diet.sum_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
     "distillation.distillation_losses": Function(lambda d: (d.normal(5, 3), d.normal(5, 3), 2.0)),
     "domains.dispersion": Function(lambda d: (d.normal(4, 3), torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64))),
@@ -450,17 +459,17 @@ FUNCTIONS: Mapping[str, Function] = {
     "hyres.hyres": Function(
         lambda d: (d.normal(8, 8, 3),), differentiable=False, bfloat16=False, vmap=False, compiles=False
     ),
-    "hyres.noise_deviation": Function(lambda d: (d.normal(9, 3),), bfloat16=False),
+    "hyres.noise_deviation": Function(lambda d: (d.normal(9, 3),), bfloat16=False, smallest=4),
     "hyres.soft_threshold": Function(lambda d: (d.normal(4, 3), 0.3)),
     "hyres.sure_threshold": Function(lambda d: (d.normal(8, 3),), differentiable=False),
-    "infomec.compactness": Function(lambda d: (d.positive(3, 4),)),
+    "infomec.compactness": Function(lambda d: (d.positive(3, 4),), smallest=2),
     "infomec.infomec": Function(
         lambda d: (torch.arange(12).reshape(6, 2) % 3, d.normal(6, 3).round(), True),
         differentiable=False,
         vmap=False,
         compiles=False,
     ),
-    "infomec.modularity": Function(lambda d: (d.positive(3, 4),)),
+    "infomec.modularity": Function(lambda d: (d.positive(3, 4),), smallest=2),
     "infomec.mutual_information": Function(
         lambda d: (d.labels(12, 3).reshape(6, 2), d.labels(18, 2).reshape(6, 3), 3, 2),
         differentiable=False,
@@ -515,7 +524,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "mixed_barlow_twins.mixing_gap": Function(
         lambda d: (d.normal(5, 3), d.normal(5, 3), d.normal(5, 3), d.permutation(5), 0.3)
     ),
-    "mixed_barlow_twins.standardised": Function(lambda d: (d.normal(5, 3), 1)),
+    "mixed_barlow_twins.standardised": Function(lambda d: (d.normal(5, 3), 1), smallest=2),
     "mask_tuning.agreement": Function(lambda d: (d.normal(4, 3), d.normal(4, 3))),
     "mask_tuning.binary_mask": Function(lambda d: (d.normal(4, 3), 0.1), differentiable=False),
     "mixup.mixup": Function(lambda d: (d.normal(4, 3), d.permutation(4), 0.3)),
@@ -528,7 +537,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "nested_dropout.keep_first": Function(lambda d: (d.normal(4, 6), torch.tensor(2))),
     "neighbours.kth_squared_distance": Function(lambda d: (d.normal(4, 3), d.normal(5, 3), 2)),
     "neighbours.loneliest": Function(lambda d: (d.normal(4, 3), d.normal(5, 3), 2, 3), differentiable=False),
-    "neural_collapse.alignment": Function(lambda d: (d.normal(3, 4), d.normal(3, 4))),
+    "neural_collapse.alignment": Function(lambda d: (d.normal(3, 4), d.normal(3, 4)), smallest=2),
     "neural_collapse.collapse": Function(
         lambda d: (d.normal(9, 4), torch.arange(3).repeat(3), d.normal(3, 4)),
         differentiable=False,
@@ -539,7 +548,7 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.normal(6, 3), torch.arange(3).repeat(2), 3, 0.1, 0.1, 3), bfloat16=False, vmap=False
     ),
     "neural_collapse.means_and_scatter": Function(lambda d: (d.normal(9, 4), torch.arange(3).repeat(3), 3)),
-    "neural_collapse.simplex_deviation": Function(lambda d: (d.normal(3, 4),)),
+    "neural_collapse.simplex_deviation": Function(lambda d: (d.normal(3, 4),), smallest=2),
     "neural_collapse.variability": Function(lambda d: (d.normal(9, 2), torch.arange(3).repeat(3), 3), vmap=False),
     "norms.absolute_norm": Function(lambda d: (pair(d),), vmap=False),
     "norms.half_squared_norm": Function(lambda d: (pair(d),), vmap=False),
@@ -548,7 +557,8 @@ FUNCTIONS: Mapping[str, Function] = {
             torch.logspace(0, 3, 5, dtype=torch.float64),
             4.0 - d.positive(5).cumsum(0) / 2.0,
             2.0 + d.positive(2),
-        )
+        ),
+        finite=False,
     ),
     "orth_conv.conv_orth_dist": Function(lambda d: (d.normal(3, 2, 3, 3), 1)),
     "orth_conv.deconv_orth_dist": Function(lambda d: (d.normal(3, 2, 3, 3), 2, 1)),
@@ -562,6 +572,7 @@ FUNCTIONS: Mapping[str, Function] = {
             0.2 + 3.0 * torch.logspace(0, -1.5, 8, dtype=torch.float64) + 0.01 * d.normal(8),
             0.5 + 2.0 * torch.logspace(0, -1.5, 8, dtype=torch.float64) + 0.01 * d.normal(8),
         ),
+        finite=False,
         differentiable=False,
         bfloat16=False,
         vmap=False,
@@ -589,7 +600,7 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (PowerLaw(*d.positive(3)), 4.0 * d.positive(6), d.positive(6)), bfloat16=False
     ),
     "policy_noise_mask.beta_log_density": Function(
-        lambda d: (d.positive(4, 3) / 2.0, d.positive(4, 3), d.positive(4, 3)),
+        lambda d: (0.1 + 0.8 * d.probabilities(4, 3), d.positive(4, 3), d.positive(4, 3)),
         bfloat16=False,
     ),
     "policy_noise_mask.policy_losses": Function(lambda d: (d.normal(4), d.normal(4))),
@@ -612,7 +623,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "quantization.channel_scale": Function(lambda d: (d.normal(4, 3), 4), differentiable=False),
     "quantization.floor_to_unsigned": Function(lambda d: (10.0 * d.normal(4, 3), 4), differentiable=False),
     "quantization.round_to_signed": Function(lambda d: (10.0 * d.normal(4, 3), 4), differentiable=False),
-    "refined_schedule.closed_form": Function(lambda d: (d.positive(6),)),
+    "refined_schedule.closed_form": Function(lambda d: (d.positive(6),), smallest=2),
     "refined_schedule.median_smoothed": Function(lambda d: (d.positive(9), 3)),
     "refined_schedule.numeric_schedule": Function(
         lambda d: (d.positive(6), 1.0), differentiable=False, vmap=False, compiles=False
@@ -648,7 +659,7 @@ FUNCTIONS: Mapping[str, Function] = {
         differentiable=False,
     ),
     "sinkhorn.entropic_cost": Function(
-        lambda d: (d.positive(4, 3), d.probabilities(4), d.probabilities(3), 1.0), differentiable=False
+        lambda d: (d.positive(4, 3), *shares(d.positive(4), d.positive(3)), 1.0), differentiable=False
     ),
     "sinkhorn.implicit_potentials": Function(
         lambda d: (d.positive(4, 3), d.positive(4), d.positive(3), (d.normal(4), d.normal(3)), d.positive(4, 3)),

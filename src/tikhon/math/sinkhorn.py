@@ -52,6 +52,8 @@ def checked_problem(cost: Tensor, a: Tensor | None = None, b: Tensor | None = No
     cost = at_least_float32(cost)
     marginals = []
     for name, given, size in (("a", a, cost.shape[0]), ("b", b, cost.shape[1])):
+        if given is not None and not isinstance(given, Tensor):
+            raise TikhonError(f"{name} must be a tensor ({size},), not {given!r}.")
         one = cost.new_full((size,), 1.0 / size) if given is None else given.to(cost)
         if one.shape != (size,):
             raise TikhonError(f"{name} must be ({size},) for costs {tuple(cost.shape)}, not {tuple(one.shape)}.")

@@ -76,6 +76,8 @@ def variability(features: Tensor, labels: Tensor, classes: int) -> Tensor:
 def simplex_deviation(means: Tensor) -> Tensor:
     """NC2 = || M M^T / ||M M^T||_F - (I - 1/K) / sqrt(K - 1) ||_F of centred class means M (K, D); in [0, 2].
 
+    K: at least 2.
+
     >>> simplex_deviation(torch.tensor([[1.0], [-1.0]]))
     tensor(0.)
     """
@@ -86,7 +88,10 @@ def simplex_deviation(means: Tensor) -> Tensor:
 
 
 def alignment(weight: Tensor, means: Tensor) -> Tensor:
-    """NC3 = || W M^T / ||W M^T||_F - (I - 1/K) / sqrt(K - 1) ||_F of a classifier W (K, D) and means M; in [0, 2]."""
+    """NC3 = || W M^T / ||W M^T||_F - (I - 1/K) / sqrt(K - 1) ||_F of a classifier W (K, D) and means M; in [0, 2].
+
+    K: at least 2.
+    """
     weight, means = at_least_float32(weight), at_least_float32(means)
     product, count = weight @ means.T, len(means)
     simplex = torch.eye(count, dtype=product.dtype, device=product.device) - 1.0 / count

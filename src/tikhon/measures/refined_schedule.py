@@ -46,7 +46,7 @@ def median_smoothed(values: Tensor, width: int) -> Tensor:
 
 
 def closed_form(weights: Tensor) -> Tensor:
-    """eta_t = w_t sum_{p > t} w_p of positive weights (T,), divided by its largest value.
+    """eta_t = w_t sum_{p > t} w_p of positive weights (T,), T at least 2, divided by its largest value.
 
     Returns (T,) in [0, 1]; the last is 0. Equal weights give linear decay.
 

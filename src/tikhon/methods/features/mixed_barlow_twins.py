@@ -27,7 +27,7 @@ def standardised(z: Tensor, correction: int = 0) -> Tensor:
     """Every feature with mean 0 and variance 1 over the batch: (B, D) -> (B, D).
 
     correction: 0 divides the variance by B, as the papers' correlations do; 1 by B - 1, as the official code of the
-    mixed variant does.
+    mixed variant does, which needs two rows.
 
     >>> standardised(torch.tensor([[1.0], [3.0]]))
     tensor([[-1.],

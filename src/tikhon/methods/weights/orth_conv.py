@@ -22,6 +22,13 @@ _CONVOLVE: Mapping[int, Callable[..., Tensor]] = {3: F.conv1d, 4: F.conv2d, 5: F
 _SPREAD: Mapping[int, Callable[..., Tensor]] = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}
 
 
+def _of_axes(functions: Mapping[int, Callable[..., Tensor]], kernel: Tensor) -> Callable[..., Tensor]:
+    """The function for as many spatial axes as the kernel has."""
+    if kernel.ndim not in functions:
+        raise TikhonError(f"A kernel is (M, C, k, ...) with one to three spatial axes, not {tuple(kernel.shape)}.")
+    return functions[kernel.ndim]
+
+
 def orthogonality(
     kernel: Tensor, stride: Sequence[int] | int = 1, dilation: Sequence[int] | int = 1, groups: int = 1
 ) -> Tensor:
@@ -45,7 +52,7 @@ def orthogonality(
     padding = [(k - 1) // s * s for k, s in zip(kernel.shape[2:], steps, strict=True)]
     m, c = kernel.shape[0] // groups, kernel.shape[1]
     by_group = kernel.unflatten(0, (groups, m)).transpose(0, 1).flatten(1, 2)  # (m, groups * c, ...): one convolution
-    correlation = _CONVOLVE[kernel.ndim](by_group, kernel, stride=steps, padding=padding, groups=groups)
+    correlation = _of_axes(_CONVOLVE, kernel)(by_group, kernel, stride=steps, padding=padding, groups=groups)
     correlation = correlation.reshape(m, groups, m, -1)
     identity = _identity_at(correlation.shape[-1] // 2, m, correlation)
     excess = groups * max(0, m - c * math.prod(strides))
@@ -62,8 +69,8 @@ def conv_orth_dist(kernel: Tensor, stride: int = 1) -> Tensor:
     shape = (stride * (side - 1) + side,) * (kernel.ndim - 2)
     pixels = math.prod(shape)
     delta = _identity_at(pixels // 2, channels, kernel.new_empty(pixels)).reshape(channels, channels, *shape)
-    response = _CONVOLVE[kernel.ndim](delta, kernel, stride=stride)
-    return _length(_SPREAD[kernel.ndim](response, kernel, stride=stride) - delta)
+    response = _of_axes(_CONVOLVE, kernel)(delta, kernel, stride=stride)
+    return _length(_of_axes(_SPREAD, kernel)(response, kernel, stride=stride) - delta)
 
 
 def deconv_orth_dist(kernel: Tensor, stride: int = 2, padding: int = 1) -> Tensor:
@@ -72,7 +79,7 @@ def deconv_orth_dist(kernel: Tensor, stride: int = 2, padding: int = 1) -> Tenso
     kernel: (M, C, k, ...) square. The paper's padding is floor((k - 1) / stride) stride: with less, only a part of the
     correlations is penalised. Source: Wang et al. 2020, arXiv 1911.12207, code.
     """
-    correlation = _CONVOLVE[kernel.ndim](kernel, kernel, stride=stride, padding=padding)
+    correlation = _of_axes(_CONVOLVE, kernel)(kernel, kernel, stride=stride, padding=padding)
     shape = correlation.shape[2:]
     centre = sum(size // 2 * math.prod(shape[i + 1 :]) for i, size in enumerate(shape))
     correlation = correlation.flatten(2)
