@@ -18,6 +18,7 @@ from tikhon.core.method import Method
 
 from .rows import CLASSIFICATION, ROWS, Row, problem_of
 
+Device = str | torch.device
 SAMPLES, BATCH, CLASSES = 32, 16, 4
 STEPS_AN_EPOCH = SAMPLES // BATCH
 STEPS, EPOCHS = 6, 3
@@ -43,31 +44,41 @@ class Net(nn.Module):
 
 
 def network(
-    norm: bool = True, dropout: float = 0.0, dtype: torch.dtype = torch.float32, problem: Row = CLASSIFICATION
+    norm: bool = True,
+    dropout: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+    problem: Row = CLASSIFICATION,
+    device: Device = "cpu",
 ) -> Net:
     """The same initial weights at every call; the caller's global generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         made = Net(norm, dropout)
         problem.network(made)
-        return made.to(dtype)
+        return made.to(device, dtype)
 
 
-def data(dtype: torch.dtype = torch.float32, problem: Row = CLASSIFICATION) -> tuple[Tensor, Tensor]:
+def data(
+    dtype: torch.dtype = torch.float32, problem: Row = CLASSIFICATION, device: Device = "cpu"
+) -> tuple[Tensor, Tensor]:
     """32 images of four classes that differ in brightness and shape, and what is to be learned of them."""
     generator = torch.Generator().manual_seed(11)
     labels = torch.arange(SAMPLES) % CLASSES
     patterns = torch.randn(CLASSES, 1, 6, 6, generator=generator)
     images = patterns[labels] + 0.5 * torch.randn(SAMPLES, 1, 6, 6, generator=generator)
     target = problem.target(labels)
-    return images.to(dtype), target.to(dtype) if target.is_floating_point() else target
+    return images.to(device, dtype), target.to(device, dtype if target.is_floating_point() else target.dtype)
 
 
 def batches(
-    begin: int, end: int, dtype: torch.dtype = torch.float32, problem: Row = CLASSIFICATION
+    begin: int,
+    end: int,
+    dtype: torch.dtype = torch.float32,
+    problem: Row = CLASSIFICATION,
+    device: Device = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(index, inputs, target) of steps begin..end - 1; every epoch has an order of its own."""
-    inputs, labels = data(dtype, problem)
+    """(index, inputs, target) of steps begin..end - 1; every epoch has an order of its own. The index is on the CPU."""
+    inputs, labels = data(dtype, problem, device)
     for step in range(begin, end):
         epoch, place = divmod(step, STEPS_AN_EPOCH)
         order = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(epoch))
@@ -92,6 +103,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     dtype: torch.dtype = torch.float32
     problem: Row = CLASSIFICATION
+    device: Device = "cpu"
     done: int = 0
 
     @classmethod
@@ -102,20 +114,24 @@ class Training:
         optimizer: Callable[[Any], torch.optim.Optimizer] = sgd,
         compiled: Callable[[nn.Module], Any] | None = None,
         problem: Row | None = None,
+        device: Device = "cpu",
     ) -> Training:
+        """`device`: of the network, unless a `model` is given, which has one."""
         problem = problem or problem_of(*[method.key for method in methods])
         recipe = tikhon.Recipe(*methods, base=problem.base, output=problem.output, seed=5)
-        prepared = recipe.prepare(network(problem=problem) if model is None else model, samples=SAMPLES)
+        model = network(problem=problem, device=device) if model is None else model
+        prepared = recipe.prepare(model, samples=SAMPLES)
         called = compiled(prepared) if compiled else None
         chosen = optimizer(prepared.parameters())
         recipe.attach(chosen, model=called, steps=STEPS, epochs=EPOCHS)
         for key in recipe.methods:
             ROWS.get(key, Row()).begin(recipe)
-        return cls(recipe, prepared, chosen, next(prepared.parameters()).dtype, problem)
+        like = next(prepared.parameters())
+        return cls(recipe, prepared, chosen, like.dtype, problem, like.device)
 
     def until(self, step: int, between: Callable[[], object] = lambda: None) -> Training:
         """Train on, up to this step; `between` is called before every step."""
-        for index, inputs, labels in batches(self.done, step, self.dtype, self.problem):
+        for index, inputs, labels in batches(self.done, step, self.dtype, self.problem, self.device):
             between()
             self.optimizer.zero_grad()
             loss = self.recipe.loss(inputs, labels, index=index)
@@ -136,7 +152,8 @@ def plainly(
 ) -> dict[str, Tensor]:
     """The loop that everybody writes, without tikhon."""
     chosen = optimizer(model.parameters())
-    for _, inputs, labels in batches(0, steps, next(model.parameters()).dtype, problem):
+    like = next(model.parameters())
+    for _, inputs, labels in batches(0, steps, like.dtype, problem, like.device):
         chosen.zero_grad()
         output = model(inputs)
         problem.base(output if problem.output is None else problem.output(output), labels).backward()
