@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
-from tikhon import TikhonError
+from tikhon import Dropout, Recipe, TikhonError, linear
 from tikhon.core.inserted import Inserted, check_places, modules_at
 
 
@@ -44,7 +45,7 @@ def test_what_matches_nothing_is_refused(at: Any) -> None:
         check_places(nested(), at, "method")
 
 
-def doubled(features: Tensor, rate: float) -> Tensor:
+def doubled(features: Tensor, rate: float | Tensor) -> Tensor:
     return features * 2.0 * rate
 
 
@@ -81,3 +82,16 @@ def test_a_module_that_returns_several_tensors_is_refused() -> None:
     inserted.rate = 0.5
     with pytest.raises(TikhonError, match="LSTM returns tuple"):
         model(torch.ones(2, 1, 3))
+
+
+def test_a_schedule_is_compiled_once() -> None:
+    """Not once for each of its values, which ends at torch's limit of recompilations."""
+    model, counter = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), CompileCounter()
+    recipe = Recipe(Dropout(p=linear(0.0, 0.9)))
+    recipe.prepare(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recipe.attach(optimizer, model=torch.compile(model, backend=counter, fullgraph=True), steps=20)
+    for _ in range(20):
+        recipe.loss(torch.randn(4, 3), torch.arange(4) % 2).backward()
+        optimizer.step()
+    assert counter.frame_count == 1

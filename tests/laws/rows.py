@@ -566,6 +566,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "orth_conv.orthogonality": Function(lambda d: (d.normal(4, 2, 3, 3), 2)),
     "perp_grad.orthogonal_to": Function(lambda d: (pair(d), pair(d)), vmap=False),
     "perp_grad.with_norms_of": Function(lambda d: (pair(d), pair(d)), vmap=False),
+    "random.dropped": Function(lambda d: (d.normal(4, 3), 0.0)),
     "scaling_crossover.crossover": Function(
         lambda d: (
             torch.logspace(0, 3, 8, dtype=torch.float64),

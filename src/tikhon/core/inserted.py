@@ -11,6 +11,9 @@ from torch.utils.hooks import RemovableHandle
 
 from tikhon.core.errors import TikhonError, near_misses
 from tikhon.core.parameters import last_linear
+from tikhon.core.step import Step
+from tikhon.core.strength import Strength
+from tikhon.core.target import Target
 
 At = str | tuple[str, ...]
 """Names of modules, or globs of which every part between dots stands for one part of a name: "layer3.*" names the
@@ -41,12 +44,12 @@ def _matches(glob: str, name: str) -> bool:
 class Inserted:
     """A random function (features, rate) -> features, in place after some modules or before one.
 
-    It acts where these are in train mode and its rate, which a method sets for every batch, is not 0.
+    It acts where these are in train mode and its rate, which a method sets for every batch, is not the number 0.
     """
 
-    def __init__(self, function: Callable[[Tensor, float], Tensor]) -> None:
+    def __init__(self, function: Callable[[Tensor, float | Tensor], Tensor]) -> None:
         self._function = function
-        self.rate = 0.0
+        self.rate: float | Tensor = 0.0
         self._method = ""
         self._handles: list[RemovableHandle] = []
 
@@ -63,13 +66,17 @@ class Inserted:
         for handle in self._handles:
             handle.remove()
 
+    def set(self, strength: Strength, target: Target, step: Step) -> None:
+        """The rate from now on, for the batch of this target."""
+        self.rate = step.graph_value(strength, target.value.device)
+
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not module.training or self.rate == 0.0:
+        if self._idle(module):
             return None
         return (self._function(args[0], self.rate), *args[1:])
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> Tensor | None:
-        if not module.training or self.rate == 0.0:
+        if self._idle(module):
             return None
         if not isinstance(output, Tensor):
             raise TikhonError(
@@ -77,6 +84,9 @@ class Inserted:
                 f"{type(output).__name__}. Name another module with at=."
             )
         return self._function(output, self.rate)
+
+    def _idle(self, module: nn.Module) -> bool:
+        return not module.training or (isinstance(self.rate, float) and self.rate == 0.0)
 
 
 def check_places(model: nn.Module, at: At | None, method: str) -> None:

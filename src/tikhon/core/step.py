@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tikhon.core.parameters import Selected, Where
 from tikhon.core.passes import Passing
-from tikhon.core.strength import Strength, resolve
+from tikhon.core.strength import Schedule, Strength, resolve
 from tikhon.core.taps import Feature
 
 if TYPE_CHECKING:
@@ -116,6 +116,14 @@ class Step:
     def value(self, strength: Strength) -> float:
         """The strength as a number, the same all through one step."""
         return resolve(strength, self._run.clock)
+
+    def graph_value(self, strength: Strength, device: torch.device) -> float | Tensor:
+        """The strength for what is computed inside the model: a number, or for a schedule a tensor ().
+
+        A number is part of a compiled graph: of a schedule there would be one graph for each of its values.
+        """
+        value = self.value(strength)
+        return torch.full((), value, device=device) if isinstance(strength, Schedule) else value
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """The method's own random numbers on `device`.

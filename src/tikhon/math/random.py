@@ -1,8 +1,10 @@
-"""Random numbers that torch does not draw from a generator of one's own."""
+"""Random numbers that torch does not draw as a method needs them."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 
 def beta(alpha: float, generator: torch.Generator) -> float:
@@ -16,3 +18,18 @@ def beta(alpha: float, generator: torch.Generator) -> float:
     uniform = torch.rand(2, dtype=torch.float64, generator=generator)
     log_gamma = gamma.log() + uniform.log() / alpha
     return float(torch.sigmoid(log_gamma[0] - log_gamma[1]))
+
+
+def dropped(features: Tensor, p: float | Tensor) -> Tensor:
+    """Every element is 0 with probability p, and otherwise divided by 1 - p: `F.dropout`, also of a p in a tensor.
+
+    features: of any shape; p: in [0, 1], a number or a tensor (), which a compiled graph need not be compiled again
+    for. The mask comes from torch's global generator, in both cases by draws of its own.
+
+    >>> dropped(torch.ones(3), torch.tensor(1.0))
+    tensor([0., 0., 0.])
+    """
+    if not isinstance(p, Tensor):
+        return F.dropout(features, p)
+    kept = torch.rand_like(features, dtype=torch.float32) >= p
+    return features * (kept / (1.0 - p).clamp_min(1e-12)).to(features.dtype)

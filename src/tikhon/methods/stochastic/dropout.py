@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.nn import functional as F
 
 from tikhon.core.card import Card
 from tikhon.core.inserted import At, Inserted, check_places
@@ -13,6 +12,7 @@ from tikhon.core.method import Method
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
 from tikhon.core.target import Target
+from tikhon.math.random import dropped
 
 
 class Dropout(Method):
@@ -58,7 +58,7 @@ class Dropout(Method):
         super().__init__()
         self.p = checked("p", p, low=0.0, high=1.0)
         self.at = at
-        self._layers = Inserted(F.dropout)
+        self._layers = Inserted(dropped)
 
     def check(self, model: nn.Module) -> None:
         check_places(model, self.at, self.key)
@@ -67,7 +67,7 @@ class Dropout(Method):
         self._layers.place(model, self.at, self.key)
 
     def batch(self, inputs: Any, target: Target, step: Step) -> tuple[Any, Target]:
-        self._layers.rate = step.value(self.p)
+        self._layers.set(self.p, target, step)
         return inputs, target
 
     def export(self, model: nn.Module) -> nn.Module:
