@@ -158,6 +158,7 @@ ROWS: Mapping[str, Row] = {
     "kd": Row(arguments={"teacher": Teacher()}),
     "l2_anchor": Row(begin=lambda recipe: recipe.end_task()),
     "l2": Row(arguments={"strength": 0.1}),
+    "manifold_mixup": Row(arguments={"at": ("first_norm", "hidden")}),
     "mapo": Row(
         base=F.mse_loss,
         output=lambda scores: scores.reshape(-1, 2, 2),
