@@ -208,6 +208,7 @@ ROWS: Mapping[str, Row] = {
         }
     ),
     "sorsa": Row(arguments={"rank": 2, "freeze": False}),
+    "stochastic_depth": Row(arguments={"at": ("first_norm", "second_norm")}),
     "vicreg": Row(
         arguments={"invariance": 1.0, "variance": 1.0, "covariance": 0.1},
         base=F.mse_loss,
