@@ -372,6 +372,15 @@ FUNCTIONS: Mapping[str, Function] = {
     "ascent.scaled_ascent_offsets": Function(
         lambda d: ([one.abs() for one in pair(d)], pair(d), 0.05), differentiable=False, vmap=False
     ),
+    "attacks.projected_ascent": Function(
+        lambda d: (square_sums, d.normal(4, 3), 0.1 * d.normal(4, 3), 0.2, 0.1, 3, "2"),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
+    "attacks.rows_norm": Function(lambda d: (d.normal(4, 3),)),
+    "attacks.steepest": Function(lambda d: (d.normal(4, 3), "2")),
+    "attacks.within": Function(lambda d: (d.normal(4, 3), 0.5, "2")),
     "class_relation_kd.transfer_weights": Function(
         lambda d: (d.normal(5, 4), 2, torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)),
         differentiable=False,
@@ -406,6 +415,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "data_diet.max_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3)), smallest=2),
     "data_diet.sum_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
     "distillation.distillation_losses": Function(lambda d: (d.normal(5, 3), d.normal(5, 3), 2.0)),
+    "distillation.softmax_divergence": Function(lambda d: (d.normal(5, 3), d.normal(5, 3))),
     "domains.dispersion": Function(lambda d: (d.normal(4, 3), torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64))),
     "domains.domain_means": Function(lambda d: (d.normal(5, 3), F.one_hot(torch.arange(5) % 2).T.double())),
     "domains.mean_over": Function(lambda d: (d.normal(3, 4), torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64))),
