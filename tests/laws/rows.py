@@ -414,6 +414,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "data_diet.hardest": Function(lambda d: (d.normal(8), 0.5, 0.25), differentiable=False),
     "data_diet.max_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3)), smallest=2),
     "data_diet.sum_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
+    "decorrelation.barlow_twins": Function(lambda d: (d.normal(5, 3), d.normal(5, 3))),
+    "decorrelation.standardised": Function(lambda d: (d.normal(5, 3), 1)),
     "distillation.distillation_losses": Function(lambda d: (d.normal(5, 3), d.normal(5, 3), 2.0)),
     "distillation.softmax_divergence": Function(lambda d: (d.normal(5, 3), d.normal(5, 3))),
     "domains.dispersion": Function(lambda d: (d.normal(4, 3), torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64))),
@@ -532,11 +534,9 @@ FUNCTIONS: Mapping[str, Function] = {
     "loki.frechet_scores": Function(lambda d: (d.probabilities(5, 3), d.positive(3, 4))),
     "mapo.likelihood_score": Function(lambda d: (d.positive(5, 2), 0.5)),
     "mapo.mapo_losses": Function(lambda d: (d.positive(5, 2), 0.1, 0.5, 10.0)),
-    "mixed_barlow_twins.barlow_twins": Function(lambda d: (d.normal(5, 3), d.normal(5, 3))),
     "mixed_barlow_twins.mixing_gap": Function(
         lambda d: (d.normal(5, 3), d.normal(5, 3), d.normal(5, 3), d.permutation(5), 0.3)
     ),
-    "mixed_barlow_twins.standardised": Function(lambda d: (d.normal(5, 3), 1), smallest=2),
     "mask_tuning.agreement": Function(lambda d: (d.normal(4, 3), d.normal(4, 3))),
     "mask_tuning.binary_mask": Function(lambda d: (d.normal(4, 3), 0.1), differentiable=False),
     "mixup.mixup": Function(lambda d: (d.normal(4, 3), d.permutation(4), 0.3)),

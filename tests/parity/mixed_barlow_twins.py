@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from tikhon.methods.features.mixed_barlow_twins import barlow_twins, mixing_gap, standardised
+from tikhon.math.decorrelation import barlow_twins, standardised
+from tikhon.methods.features.mixed_barlow_twins import mixing_gap
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-10}
 

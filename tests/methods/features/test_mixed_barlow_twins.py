@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 import tikhon
 from tikhon import TikhonError
-from tikhon.methods.features.mixed_barlow_twins import barlow_twins, mixing_gap, standardised
+from tikhon.math.decorrelation import barlow_twins, standardised
+from tikhon.methods.features.mixed_barlow_twins import mixing_gap
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

@@ -16,40 +16,10 @@ from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
 from tikhon.core.target import Target
 from tikhon.core.terms import Term, Terms
+from tikhon.core.views import two_views
+from tikhon.math.decorrelation import barlow_twins, standardised
 from tikhon.math.precision import at_least_float32
 from tikhon.math.random import beta
-
-SMALLEST = 1e-12
-"""Variances are kept above this: a feature that is the same for all samples has correlation 0, and a gradient."""
-
-
-def standardised(z: Tensor, correction: int = 0) -> Tensor:
-    """Every feature with mean 0 and variance 1 over the batch: (B, D) -> (B, D).
-
-    correction: 0 divides the variance by B, as the papers' correlations do; 1 by B - 1, as the official code of the
-    mixed variant does, which needs two rows.
-
-    >>> standardised(torch.tensor([[1.0], [3.0]]))
-    tensor([[-1.],
-            [ 1.]])
-    """
-    variance = z.var(0, correction=correction)
-    return (z - z.mean(0)) / variance.clamp_min(SMALLEST).sqrt()
-
-
-def barlow_twins(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """How far the cross-correlation C = one^T other / B is from the identity (Zbontar et al. 2021, arXiv 2103.03230).
-
-    one, other: (B, D), standardised. Returns the sum of (1 - C_ii)^2, the invariance, and the sum of the squares of
-    the other entries, the redundancy: scalars, at least 0.
-
-    >>> view = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
-    >>> barlow_twins(view, view)
-    (tensor(0.), tensor(0.))
-    """
-    c = one.T @ other / len(one)
-    diagonal = c.diagonal()
-    return (1.0 - diagonal).square().sum(), c.square().sum() - diagonal.square().sum()
 
 
 def mixing_gap(one: Tensor, other: Tensor, mixed: Tensor, permutation: Tensor, share: float) -> Tensor:
@@ -126,12 +96,7 @@ class MixedBarlowTwins(Method):
         return no_loss
 
     def terms(self, output: Tensor, target: Target, step: Step) -> Terms:
-        if output.ndim != 2 or len(output) % 2 or len(output) < 4:
-            raise TikhonError(
-                f"{self.key} needs the features (2 * B, D) of two views of at least two samples, one after the other: "
-                f"recipe.loss(torch.cat([view(x), view(x)])); the output is {tuple(output.shape)}."
-            )
-        one, other = (standardised(view) for view in at_least_float32(output).chunk(2))
+        one, other = map(standardised, two_views(output, self.key))
         invariance, redundancy = barlow_twins(one, other)
         terms = {
             "invariance": Term(invariance, per_sample=False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from tikhon.core.recipe import Recipe
@@ -11,6 +11,7 @@ from tikhon.core.step import seed_for
 from tikhon.data import Split, load_task
 from tikhon.methods.features.mixed_barlow_twins import MixedBarlowTwins
 from tikhon.studies.experiment import Report
+from tikhon.studies.pretraining import shifted_view
 from tikhon.studies.study import Expectation, Settings, Study
 
 SAMPLES, EPOCHS, LOOKS = 100, 600, 30
@@ -41,7 +42,7 @@ def run(settings: Settings, seed: int, report: Report) -> dict[str, float]:
     for epoch in range(EPOCHS):
         x = task.train.inputs
         optimizer.zero_grad()
-        recipe.loss(torch.cat([_view(x, noise), _view(x, noise)])).backward()
+        recipe.loss(torch.cat([shifted_view(x, noise), shifted_view(x, noise)])).backward()
         optimizer.step()
         recipe.end_epoch()
         if (epoch + 1) % LOOKS == 0:
@@ -49,15 +50,6 @@ def run(settings: Settings, seed: int, report: Report) -> dict[str, float]:
         report((epoch + 1) / EPOCHS)
     chosen = max(looks, key=lambda look: look[0]) if settings["keep_best"] else looks[-1]
     return {"metric": chosen[1], "validation": chosen[0], "drop": max(look[1] for look in looks) - looks[-1][1]}
-
-
-def _view(x: Tensor, generator: torch.Generator) -> Tensor:
-    """The images moved by up to a pixel each way, darker or brighter, and with noise."""
-    moved = torch.randint(3, (len(x), 2), generator=generator)
-    rows, columns = (moved[:, axis, None] + torch.arange(8) for axis in (0, 1))
-    crops = F.pad(x, (1, 1, 1, 1))[torch.arange(len(x))[:, None, None], 0, rows[:, :, None], columns[:, None, :]]
-    brightness = 0.7 + 0.6 * torch.rand(len(x), 1, 1, generator=generator)
-    return (crops * brightness + 0.1 * torch.randn(crops.shape, generator=generator))[:, None]
 
 
 @torch.no_grad()

@@ -1,0 +1,37 @@
+"""Decorrelation: features that each say something of their own, the same in two views of a sample."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+SMALLEST = 1e-12
+"""Variances are kept above this: a feature that is the same for all samples has correlation 0, and a gradient."""
+
+
+def standardised(z: Tensor, correction: int = 0) -> Tensor:
+    """Every feature with mean 0 and variance 1 over the batch: (B, D) -> (B, D).
+
+    correction: 0 divides the variance by B, as the papers' correlations do; 1 by B - 1, as the official code of the
+    mixed variant does, which needs two rows.
+
+    >>> standardised(torch.tensor([[1.0], [3.0]]))
+    tensor([[-1.],
+            [ 1.]])
+    """
+    variance = z.var(0, correction=correction)
+    return (z - z.mean(0)) / variance.clamp_min(SMALLEST).sqrt()
+
+
+def barlow_twins(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """How far the cross-correlation C = one^T other / B is from the identity (Zbontar et al. 2021, arXiv 2103.03230).
+
+    one, other: (B, D), standardised. Returns the sum of (1 - C_ii)^2, the invariance, and the sum of the squares of
+    the other entries, the redundancy: scalars, at least 0.
+
+    >>> view = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
+    >>> barlow_twins(view, view)
+    (tensor(0.), tensor(0.))
+    """
+    c = one.T @ other / len(one)
+    diagonal = c.diagonal()
+    return (1.0 - diagonal).square().sum(), c.square().sum() - diagonal.square().sum()
