@@ -115,6 +115,11 @@ def _task(recipe: Recipe) -> tuple[Tensor, Tensor]:
 
 
 ROWS: Mapping[str, Row] = {
+    "barlow_twins": Row(
+        arguments={"redundancy": 0.1},
+        base=F.mse_loss,
+        target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels],
+    ),
     "clip_grad_norm": Row(arguments={"max_norm": 0.1}),
     "clip_grad_value": Row(arguments={"max_value": 0.01}),
     "coherent_splats": Row(arguments={"strength": 0.1, "levels": 1, "width": 4, "where": "first.weight"}),
