@@ -114,6 +114,12 @@ def _task(recipe: Recipe) -> tuple[Tensor, Tensor]:
     return images.to(next(recipe._run.model.parameters()).dtype), torch.arange(16) % 4
 
 
+def _learned(recipe: Recipe) -> None:
+    """A task has ended, with its data where the recipe reads labels."""
+    images, labels = _task(recipe)
+    recipe.end_task([images if recipe.criterion.kind == "output" else (images, labels)])
+
+
 ROWS: Mapping[str, Row] = {
     "barlow_twins": Row(
         arguments={"redundancy": 0.1},
@@ -139,6 +145,7 @@ ROWS: Mapping[str, Row] = {
         target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels],
     ),
     "ema": Row(arguments={"decay": 0.5}, neutral={}),
+    "ewc": Row(arguments={"strength": 50.0}, begin=_learned),
     "f_dpo": Row(
         arguments={"divergence": "js"},
         base=F.mse_loss,
@@ -447,6 +454,9 @@ FUNCTIONS: Mapping[str, Function] = {
     "elr.updated_memory": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3), 0.7)),
     "ema.moved_average": Function(lambda d: (pair(d), pair(d), 0.9), in_place=True),
     "entropy.softmax_entropy": Function(lambda d: (d.normal(5, 3),)),
+    "ewc.centre_of_both": Function(
+        lambda d: (pair(d), [d.positive(3), d.positive(2, 2)], pair(d), [d.positive(3), d.positive(2, 2)])
+    ),
     "f_dpo.f_dpo_losses": Function(lambda d: (d.normal(5, 2), 0.5, "js")),
     "f_dpo.implicit_reward": Function(lambda d: (d.normal(5, 2), "alpha", 0.3)),
     "flex_dpo.flex_dpo_losses": Function(lambda d: (d.normal(5, 2), 0.5, 0.2)),
