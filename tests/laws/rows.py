@@ -23,6 +23,7 @@ import tikhon.math
 from tikhon.blocks.structure.neural_ode import NeuralODE
 from tikhon.core.catalogue import catalogue, methods
 from tikhon.core.method import Method
+from tikhon.core.parameters import Snapshot
 from tikhon.core.recipe import Recipe
 from tikhon.core.strength import linear
 from tikhon.math.power_law import PowerLaw
@@ -120,6 +121,14 @@ def _learned(recipe: Recipe) -> None:
     recipe.end_task([images if recipe.criterion.kind == "output" else (images, labels)])
 
 
+def _important(recipe: Recipe) -> None:
+    """A task has ended to which every weight mattered alike."""
+    _learned(recipe)
+    importance = recipe.methods["si"].importance
+    assert isinstance(importance, Snapshot)
+    importance.take({name: torch.ones_like(one) for name, one in importance.tensors.items()})
+
+
 ROWS: Mapping[str, Row] = {
     "barlow_twins": Row(
         arguments={"redundancy": 0.1},
@@ -199,6 +208,7 @@ ROWS: Mapping[str, Row] = {
             "width": 8,
         }
     ),
+    "si": Row(arguments={"strength": 1.0}, begin=_important),
     "solver_reg": Row(
         base=F.mse_loss,
         target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels],
@@ -678,6 +688,9 @@ FUNCTIONS: Mapping[str, Function] = {
     "repulsion.repulsion": Function(lambda d: (pair(d), pair(d), "exponential", 0.1), vmap=False),
     "sara.magnitude_below": Function(lambda d: ([d.normal(3, 2), d.normal(5)], 0.5), differentiable=False, vmap=False),
     "sara.nuclear_norm": Function(lambda d: (d.normal(4, 3),)),
+    "si.path_importance": Function(
+        lambda d: ([one.abs() for one in pair(d)], [one.abs() for one in pair(d)], pair(d), 0.1), vmap=False
+    ),
     "sinkhorn.checked_problem": Function(lambda d: (d.positive(4, 3),), vmap=False, compiles=False),
     "sinkhorn.default_tolerance": Function(
         lambda d: (d.positive(4, 3), 0.1), differentiable=False, vmap=False, compiles=False
