@@ -208,6 +208,7 @@ ROWS: Mapping[str, Row] = {
             "width": 8,
         }
     ),
+    "replay": Row(arguments={"size": 8, "strength": 0.5}, begin=_learned),
     "si": Row(arguments={"strength": 1.0}, begin=_important),
     "solver_reg": Row(
         base=F.mse_loss,
@@ -604,6 +605,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "perp_grad.orthogonal_to": Function(lambda d: (pair(d), pair(d)), vmap=False),
     "perp_grad.with_norms_of": Function(lambda d: (pair(d), pair(d)), vmap=False),
     "random.dropped": Function(lambda d: (d.normal(4, 3), 0.0)),
+    "replay.kept_samples": Function(lambda d: (d.normal(6), d.labels(6, 2), 3), differentiable=False),
     "scaling_crossover.crossover": Function(
         lambda d: (
             torch.logspace(0, 3, 8, dtype=torch.float64),
