@@ -93,6 +93,7 @@ from tikhon.methods.preference.mapo import MaPO as MaPO
 from tikhon.methods.robust.ibp import IBPTraining as IBPTraining
 from tikhon.methods.selection.data_diet import DataDiet as DataDiet
 from tikhon.methods.sparsity.dhspg import DHSPG as DHSPG
+from tikhon.methods.sparsity.magnitude_pruning import MagnitudePruning as MagnitudePruning
 from tikhon.methods.sparsity.mask_tuning import RegularizedMaskTuning as RegularizedMaskTuning
 from tikhon.methods.sparsity.sara import SaRA as SaRA
 from tikhon.methods.sparsity.wgsef import GroupSparseEnvelope as GroupSparseEnvelope

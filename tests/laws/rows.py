@@ -179,6 +179,7 @@ ROWS: Mapping[str, Row] = {
     "kd": Row(arguments={"teacher": Teacher()}),
     "l2_anchor": Row(begin=lambda recipe: recipe.end_task()),
     "l2": Row(arguments={"strength": 0.1}),
+    "magnitude_pruning": Row(arguments={"sparsity": 0.6, "over": (0.0, 0.5), "every": 1}),
     "manifold_mixup": Row(arguments={"at": ("first_norm", "hidden")}),
     "mapo": Row(
         base=F.mse_loss,
@@ -558,6 +559,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "latent_quant.straight_through": Function(lambda d: (d.normal(5, 3), d.normal(3, 4)), differentiable=False),
     "loki.frechet_predict": Function(lambda d: (d.probabilities(5, 3), d.positive(3, 4)), differentiable=False),
     "loki.frechet_scores": Function(lambda d: (d.probabilities(5, 3), d.positive(3, 4))),
+    "magnitude_pruning.largest_kept": Function(lambda d: (pair(d), 0.5), differentiable=False),
     "mapo.likelihood_score": Function(lambda d: (d.positive(5, 2), 0.5)),
     "mapo.mapo_losses": Function(lambda d: (d.positive(5, 2), 0.1, 0.5, 10.0)),
     "mixed_barlow_twins.mixing_gap": Function(

@@ -17,8 +17,9 @@ EPOCHS = 60
 
 
 def run(settings: Settings, seed: int, report: Report) -> dict[str, float]:
-    """Train and export. Measures: metric and validation (accuracy), and which share of hidden units, of parameters and
-    of multiply-adds the exported network has left: units, parameters, operations."""
+    """Train and export. Measures: metric and validation (accuracy), and which share of hidden units, of parameters, of
+    parameters that are not zero and of multiply-adds the exported network has left: units, parameters, nonzero,
+    operations."""
     task = load_task("digits", seed=seed)
     fresh = build_model("mlp", task, seed=seed)
     before = _sizes(fresh, task.test.inputs[:1])
@@ -46,5 +47,6 @@ def _sizes(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
     return {
         "units": sum(layer.out_features for layer in layers[:-1]),
         "parameters": parameter_count(model),
+        "nonzero": sum(int(one.count_nonzero()) for one in model.parameters()),
         "operations": multiply_adds(model, example),
     }
