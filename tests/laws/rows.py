@@ -815,6 +815,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "wavelets.wavelet_matrix": Function(lambda d: (6, 3, d.normal(1)), differentiable=False, vmap=False),
     "weight_compander.companded": Function(lambda d: (d.normal(4, 3), d.positive(1), d.positive(1))),
     "weight_compander.expanded": Function(lambda d: (0.3 * d.normal(4, 3), d.positive(1) + 1.0, d.positive(1))),
+    "weight_norm.of_length": Function(lambda d: (d.positive(3, 1), d.normal(3, 4))),
     "wgsef.envelope": Function(lambda d: (d.positive(3, 5), 2)),
     "wgsef.envelope_prox": Function(lambda d: (d.positive(3, 5), 0.3, 2)),
 }

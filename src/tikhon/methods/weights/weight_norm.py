@@ -1,0 +1,103 @@
+"""Weight norm: train the length and the direction of every unit's weights apart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from tikhon.core.card import Card
+from tikhon.core.errors import TikhonError
+from tikhon.core.export import merge_parametrization
+from tikhon.core.method import Method
+from tikhon.core.parameters import Where, check_parametrizable, select
+
+
+def of_length(g: Tensor, v: Tensor) -> Tensor:
+    """w = g v / |v|, every unit's weights with length g and the direction of v (Salimans and Kingma 2016, equation 2).
+
+    g: (m, 1); v: (m, n), no row zero. Returns w, (m, n).
+
+    >>> of_length(torch.tensor([[10.0]]), torch.tensor([[3.0, 4.0]]))
+    tensor([[6., 8.]])
+    """
+    return v * (g / torch.linalg.vector_norm(v, dim=1, keepdim=True))
+
+
+class LengthAndDirection(nn.Module):
+    """The parametrization. g and v train as one leaf (m, 1 + n), so that a weight has one name and one leaf; to
+    optimizers that act on each entry it is the same."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, leaf: Tensor) -> Tensor:
+        return of_length(leaf[:, :1], leaf[:, 1:]).reshape(self.shape)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        v = weight.flatten(1)
+        return torch.cat([torch.linalg.vector_norm(v, dim=1, keepdim=True), v], dim=1)
+
+
+class WeightNorm(Method):
+    """Write every unit's weights as a length times a direction, and train both.
+
+    Use it to train faster where batch norm does not fit: small batches, recurrent networks, reinforcement learning,
+    generative models. A step turns v without shortening it, so that v grows and its effective learning rate falls by
+    itself where gradients are noisy. Not beside batch norm, which already makes scales free. The network computes the
+    same at the start, up to rounding; the paper also sets lengths and biases by a first batch of data, which is left
+    to you, as is its batch norm of means alone.
+
+        w = g v / |v|
+
+    g: a number a unit, the rows of the weight; v: of the weight's shape. Both are trained, as one parameter (m, 1 + n)
+    with g in its first column, by your optimizer: give these a group without weight decay, which on v does nothing but
+    keep steps large. where: which weights; a layer with a unit whose weights are all zero has no direction for it and
+    is refused.
+
+    Cost: a norm a unit and forward pass. Nothing after export: w is merged.
+    Reference: Salimans, Kingma 2016, arXiv 1602.07868.
+
+    >>> recipe = tikhon.Recipe(tikhon.WeightNorm())
+    """
+
+    card = Card(
+        title="Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural Networks",
+        authors="Salimans, Kingma",
+        year=2016,
+        arxiv="1602.07868",
+        problems=("speed", "stability"),
+        formula=r"w = g\,v/\lVert v\rVert",
+        claim="Speeds up convergence, like batch normalisation but without dependence between samples.",
+        helps="Networks without batch norm: small batches, recurrent and generative models.",
+        hurts="Networks with batch norm; weight decay on directions.",
+        cost="A norm of each unit's weights a forward pass.",
+        neutral="",
+    )
+    slots = {"prepare": "parametrize", "export": "merge"}
+    needs = frozenset({"plain weights"})
+    breaks = frozenset({"plain weights", "zero-keeping weights"})
+    exempt = {"neutral": "length and direction do not train as the weight does"}
+
+    def __init__(self, where: Where = "weights") -> None:
+        super().__init__()
+        self.where = where
+
+    def check(self, model: nn.Module) -> None:
+        chosen = select(model, self.where)
+        check_parametrizable(model, chosen, self.key)
+        for one in chosen:
+            if one.leaf.ndim < 2 or not bool((one.leaf != 0).flatten(1).any(1).all()):
+                raise TikhonError(
+                    f"{self.key} needs a direction for every unit, and {one.name} of shape {tuple(one.leaf.shape)} "
+                    f"{'has a unit of zeros' if one.leaf.ndim > 1 else 'has no units'}: leave it out with where=."
+                )
+
+    def prepare(self, model: nn.Module) -> None:
+        for one in select(model, self.where):
+            parametrize.register_parametrization(one.module, one.attribute, LengthAndDirection(one.leaf.shape))
+
+    def export(self, model: nn.Module) -> nn.Module:
+        merge_parametrization(model, LengthAndDirection)
+        return model
