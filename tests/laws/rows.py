@@ -177,7 +177,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "irm": Row(arguments={"domains": torch.arange(32) % 3, "strength": 1.0}),
     "kd": Row(arguments={"teacher": Teacher()}),
-    "l2_anchor": Row(begin=lambda recipe: recipe.end_task()),
+    "l2_anchor": Row(begin=_learned),
     "l2": Row(arguments={"strength": 0.1}),
     "magnitude_pruning": Row(arguments={"sparsity": 0.6, "over": (0.0, 0.5), "every": 1}),
     "manifold_mixup": Row(arguments={"at": ("first_norm", "hidden")}),
