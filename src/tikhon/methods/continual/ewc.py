@@ -129,7 +129,8 @@ class EWC(Method):
             before = self.importance.matching(chosen)
             if self.decay is None:
                 centres = centre_of_both(self.anchor.matching(chosen), before, centres, added)
-            total = torch._foreach_add(added, before, alpha=1.0 if self.decay is None else step.value(self.decay))
+            fading = 1.0 if self.decay is None else step.value(self.decay)
+            total = list(torch._foreach_add(added, before, alpha=fading))
         names = [one.name for one in chosen]
         self.anchor.take(dict(zip(names, centres, strict=True)))
         self.importance.take(dict(zip(names, total, strict=True)))

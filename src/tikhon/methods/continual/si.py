@@ -103,7 +103,7 @@ class SI(Method):
         if self.importance.tensors and strength:
             pulls = torch._foreach_sub(leaves, self.anchor.matching(list(parameters)))
             torch._foreach_mul_(pulls, self.importance.matching(list(parameters)))
-            own = torch._foreach_sub(gradients, pulls, alpha=2.0 * strength)
+            own = list(torch._foreach_sub(gradients, pulls, alpha=2.0 * strength))
         else:
             own = [one.clone() for one in gradients]
         self._before = [(one, leaf.clone(), g) for one, leaf, g in zip(parameters, leaves, own, strict=True)]

@@ -21,7 +21,8 @@ def of_length(g: Tensor, v: Tensor) -> Tensor:
     >>> of_length(torch.tensor([[10.0]]), torch.tensor([[3.0, 4.0]]))
     tensor([[6., 8.]])
     """
-    return v * (g / torch.linalg.vector_norm(v, dim=1, keepdim=True))
+    lengths: Tensor = torch.linalg.vector_norm(v, dim=1, keepdim=True)
+    return v * (g / lengths)
 
 
 class LengthAndDirection(nn.Module):
