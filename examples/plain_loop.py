@@ -2,8 +2,10 @@
 
     python examples/plain_loop.py
     python examples/plain_loop.py --processes 2
+    python examples/plain_loop.py --tensorboard runs
 
-Each process has its share of every batch; what ELR remembers is shared between them.
+Each process has its share of every batch; what ELR remembers is shared between them. With --tensorboard what the recipe
+knows of the training is logged there, epoch by epoch: `tensorboard --logdir runs`.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import tikhon as tk
 BATCH = 128
 
 
-def main(process: int, processes: int, epochs: int) -> None:
+def main(process: int, processes: int, epochs: int, logs: str | None) -> None:
     if processes > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29531"}
         torch.distributed.init_process_group("gloo", rank=process, world_size=processes)
@@ -33,13 +35,23 @@ def main(process: int, processes: int, epochs: int) -> None:
     optimizer = torch.optim.SGD(called.parameters(), lr=0.1, momentum=0.9)
     recipe.attach(optimizer, model=called, epochs=epochs)
 
+    writer = None
+    if logs and process == 0:
+        from torch.utils.tensorboard import SummaryWriter  # which needs the package tensorboard
+
+        writer = SummaryWriter(logs)
     for epoch in range(epochs):
         sampler.set_epoch(epoch)
         for index, inputs, target in loader:
             optimizer.zero_grad()
             recipe.loss(inputs, target, index=index).backward()
             optimizer.step()
+        if writer:
+            for name, value in recipe.log().items():
+                writer.add_scalar(name, value, recipe.step)
         recipe.end_epoch()
+    if writer:
+        writer.close()
 
     finished = recipe.export().eval()
     accuracy = (finished(task.test.inputs).argmax(1) == task.test.target).float().mean()
@@ -53,8 +65,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--tensorboard", metavar="FOLDER")
     given = parser.parse_args()
     if given.processes == 1:
-        main(0, 1, given.epochs)
+        main(0, 1, given.epochs, given.tensorboard)
     else:
-        torch.multiprocessing.spawn(main, (given.processes, given.epochs), nprocs=given.processes)
+        torch.multiprocessing.spawn(main, (given.processes, given.epochs, given.tensorboard), nprocs=given.processes)

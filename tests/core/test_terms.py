@@ -186,6 +186,7 @@ def test_the_log_holds_parts_and_strengths() -> None:
         "loss/task": pytest.approx(task),
         "loss/adds/extra": 2.0,
         "l2/strength": 0.5,
+        "sparsity": 0.0,
     }
     squares = sum(float(p.detach().square().sum()) for p in model.parameters())
     train(recipe, optimizer)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 COMMANDS = [
     "python plain_loop.py",
-    "python plain_loop.py --processes 2",
+    "python plain_loop.py --processes 2 --tensorboard runs",
     "python in_lightning.py",
     "python in_lightning.py --processes 2",
     "python in_transformers.py",

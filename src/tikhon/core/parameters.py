@@ -101,9 +101,9 @@ def every_parameter(model: nn.Module) -> list[Selected]:
     return found
 
 
-def _matches(where: Where, chosen: Selected) -> bool:
+def matches(where: Where, chosen: Selected) -> bool:
     if isinstance(where, tuple):
-        return any(_matches(one, chosen) for one in where)
+        return any(matches(one, chosen) for one in where)
     if isinstance(where, type):
         return isinstance(chosen.module, where) and chosen.leaf.ndim >= 2
     if callable(where):
@@ -131,7 +131,7 @@ def select(model: nn.Module, where: Where = "weights") -> list[Selected]:
     ['0.weight']
     """
     candidates = [chosen for chosen in every_parameter(model) if chosen.leaf.requires_grad]
-    found = [chosen for chosen in candidates if _matches(where, chosen)]
+    found = [chosen for chosen in candidates if matches(where, chosen)]
     if not found:
         hint = near_misses(where, [chosen.name for chosen in candidates]) if isinstance(where, str) else ""
         raise TikhonError(f"where={where!r} selects no trainable parameter of {type(model).__name__}. {hint}".strip())

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from tikhon.core import export
+from tikhon.core import export, log
 from tikhon.core.batches import map_tensors
 from tikhon.core.combine import During
 from tikhon.core.errors import TikhonError
 from tikhon.core.hooks import StepHooks, attachable
 from tikhon.core.losses import Loss, as_loss
 from tikhon.core.memory import PerSampleMemory, Staged
-from tikhon.core.method import Method, scalars
+from tikhon.core.method import Method
 from tikhon.core.objective import Objective, Total
 from tikhon.core.parameters import Selected, copy_into, every_parameter
 from tikhon.core.plan import Plan
@@ -237,13 +237,14 @@ class Recipe:
         return self._plan.explain()
 
     def log(self) -> dict[str, float]:
-        """The latest parts of the loss and the strengths in force. Reading it waits for the device."""
-        values = {f"loss/{name}": float(value) for name, value in self._objective.values.items()}
-        values |= {f"loss/{name}": float(value) for name, value in self._window.penalty_values.items()}
-        for entry in self._plan.entries:
-            for name, strength in scalars(entry.method).items():
-                values[f"{entry.key}/{name}"] = entry.step.value(strength)
-        return values
+        """Numbers for a tracker, each with a name. Reading them waits for the device.
+
+        `loss/PART`: the parts of the latest loss; `METHOD/STRENGTH`: the strengths in force; `sparsity`: the share of
+        exact zeros among the weights that methods select with `where`. So far, where there are any: `skipped/steps`,
+        steps tried in vain (gradients overflowed under a scaler, known once the next loss is computed; of several
+        processes only with a fused optimizer), `skipped/samples`, samples that methods left out, as often as they did.
+        """
+        return log.numbers(self._plan, self._run, {**self._objective.values, **self._window.penalty_values})
 
     @property
     def criterion(self) -> Loss:

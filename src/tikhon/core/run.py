@@ -16,6 +16,7 @@ from tikhon.core.losses import Loss
 from tikhon.core.parameters import Selected, Where, copy_into, select
 from tikhon.core.passes import Passing, RandomState, frozen_statistics
 from tikhon.core.shards import gradients_apart, let_go, part_of, whole_parameters
+from tikhon.core.skipped import Skipped
 from tikhon.core.step import Clock
 from tikhon.core.taps import Feature, Taps
 
@@ -31,6 +32,7 @@ class Run:
         self.seed = seed
         self.read_output = read_output
         self.clock = Clock()
+        self.skipped = Skipped()
         self.taps = Taps()
         self.precision = Precision()
         self.features: dict[str, Feature] = {}

@@ -18,6 +18,7 @@ def save_state(run: Run, methods: Mapping[str, Method]) -> dict[str, Any]:
         "format": FORMAT,
         "seed": run.seed,
         "clock": run.clock.state(),
+        "skipped": run.skipped.state(),
         "methods": {key: method.state_dict() for key, method in methods.items()},
     }
 
@@ -28,12 +29,11 @@ def refuse_foreign(run: Run, methods: Mapping[str, Method], state: Mapping[str, 
         raise TikhonError("This is not the state of a recipe: pass what recipe.state_dict() returned.")
     if state["format"] != FORMAT:
         raise TikhonError(f"This state has format {state['format']}; this version of tikhon reads format {FORMAT}.")
-    counters = run.clock.state().keys()
+    skipped = state.get("skipped", {"steps": 0, "samples": 0})  # states of before they were counted have none
     if (
-        not isinstance(state["clock"], Mapping)
-        or state["clock"].keys() != counters
+        not _counters(state["clock"], run.clock.state())
+        or not _counters(skipped, run.skipped.state())
         or not isinstance(state["methods"], Mapping)
-        or not all(isinstance(value, int) and value >= 0 for value in state["clock"].values())
     ):
         raise TikhonError("The state is damaged: its counters or its methods are not what state_dict() writes.")
     if set(state["methods"]) != set(methods):
@@ -59,6 +59,15 @@ def load_state(run: Run, methods: Mapping[str, Method], state: Mapping[str, Any]
             method.load_state_dict(before[name])
         raise TikhonError(f"The state does not fit this recipe's {key}; nothing was changed. {error}") from error
     run.clock.load(state["clock"])
+    run.skipped.load(skipped)
+
+
+def _counters(given: Any, known: Mapping[str, int]) -> bool:
+    return (
+        isinstance(given, Mapping)
+        and given.keys() == known.keys()
+        and all(isinstance(value, int) and value >= 0 for value in given.values())
+    )
 
 
 def _copy(value: Any) -> Any:

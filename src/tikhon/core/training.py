@@ -261,6 +261,7 @@ class _Passes:
         if self._aim is None and not self._ignored:
             return objective.plain(output, batch.target)
         loss, self._aim = objective.first(output, self._aim or Target.of(batch.target), batch.total, self._ignored)
+        self._run.skipped.stage(self._run.clock.micro, self._aim, batch.weight)
         return loss
 
     def _forward(self) -> Tensor:

@@ -85,6 +85,7 @@ class Window:
     def rewind(self, mark: Mark) -> None:
         """Back to an earlier micro-batch of this window."""
         self._run.clock.micro = mark[0]
+        self._run.skipped.rewind(mark[0])
         for memory, writes in zip(self._memories, mark[1], strict=True):
             memory.rewind(writes)
         self._forget_penalty()
@@ -93,13 +94,16 @@ class Window:
         self._penalty, self._gradients, self._version = None, [], None
 
     def forget(self) -> None:
-        """Nothing of this window happened."""
+        """Nothing of this window happened: a step that was tried was skipped."""
+        if self._run.clock.micro:
+            self._run.skipped.steps += 1
         self.rewind((0, [0] * len(self._memories)))
 
     def forget_batch(self) -> None:
         """The micro-batch in hand failed."""
         for memory, writes in zip(self._memories, self._batch[1], strict=True):
             memory.rewind(writes)
+        self._run.skipped.rewind(self._batch[0])
         if self._batch[0] == 0:
             self._forget_penalty()  # it may be what failed
 
@@ -142,6 +146,7 @@ class Window:
         gather = _gather if self._run.world > 1 else None
         for memory in self._memories:
             memory.commit(gather)
+        self._run.skipped.commit()
         self._forget_penalty()
 
     # Losses that are not finite, on accelerators ---------------------------------------------------------------------

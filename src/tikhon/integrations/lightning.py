@@ -23,7 +23,7 @@ class RecipeCallback(lightning.Callback):
     recipe: the one that `training_step` uses; at: the module's attribute that is the network, as in `self.net`, which
     may be compiled;
     samples: how many training samples there are, for methods that remember each. Validation and test see the weights
-    that `recipe.export()` would give. Parts of the loss and strengths in force are logged as often as the trainer logs.
+    that `recipe.export()` would give. What `recipe.log()` knows is logged as often as the trainer logs.
     The state is part of the trainer's checkpoints, and belongs to the weights wherever one is read. Validation and test
     before any training, and without a checkpoint, see the module as it is. After `fit`, `recipe.export()` returns the
     plain network.

@@ -26,9 +26,10 @@ class RecipeTrainer(Trainer):
     set `remove_unused_columns=False`, so that the samples' numbers arrive.
 
     Losses of accumulated micro-batches are divided by the step's number of labels where `Trainer` counts these.
-    `evaluate` and `predict` see the weights that `recipe.export()` would give, and report the model's own loss. Parts
-    of the loss and strengths in force are logged with `Trainer`'s own numbers. The recipe's state is saved in each
-    checkpoint's folder and read when training resumes. After training, `recipe.export()` is the plain model.
+    `evaluate` and `predict` see the weights that `recipe.export()` would give, and report the model's own loss.
+    What `recipe.log()` knows is logged with `Trainer`'s own numbers, `loss/task` as `loss_task`. The recipe's state is
+    saved in each checkpoint's folder and read when training resumes. After training, `recipe.export()` is the plain
+    model.
 
     Refused: `label_smoothing_factor` and `compute_loss_func`, which would be a second owner of the loss (use
     `tk.LabelSmoothing` and `base=`), and several GPUs in one process: start one process each.
@@ -79,7 +80,11 @@ class RecipeTrainer(Trainer):
             return super().predict(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        super().log({**logs, **self.recipe.log()} if "loss" in logs else logs, start_time)
+        if "loss" in logs:
+            # Trainer's own number is called `loss`: a tracker that keeps folders cannot keep `loss/task` beside it.
+            ours = {name.replace("loss/", "loss_", 1): value for name, value in self.recipe.log().items()}
+            logs = {**logs, **ours}
+        super().log(logs, start_time)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         folder = resume_from_checkpoint
