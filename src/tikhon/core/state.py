@@ -10,7 +10,7 @@ from tikhon.core.errors import TikhonError
 from tikhon.core.method import Method
 from tikhon.core.run import Run
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_state(run: Run, methods: Mapping[str, Method]) -> dict[str, Any]:
@@ -25,14 +25,13 @@ def save_state(run: Run, methods: Mapping[str, Method]) -> dict[str, Any]:
 
 def refuse_foreign(run: Run, methods: Mapping[str, Method], state: Mapping[str, Any]) -> None:
     """What can be known to be wrong with a state, also before there is a model."""
-    if not isinstance(state, Mapping) or not {"format", "seed", "clock", "methods"} <= set(state):
+    if not isinstance(state, Mapping) or not {"format", "seed", "methods"} <= set(state):
         raise TikhonError("This is not the state of a recipe: pass what recipe.state_dict() returned.")
     if state["format"] != FORMAT:
         raise TikhonError(f"This state has format {state['format']}; this version of tikhon reads format {FORMAT}.")
-    skipped = state.get("skipped", {"steps": 0, "samples": 0})  # states of before they were counted have none
     if (
-        not _counters(state["clock"], run.clock.state())
-        or not _counters(skipped, run.skipped.state())
+        not _counters(state.get("clock"), run.clock.state())
+        or not _counters(state.get("skipped"), run.skipped.state())
         or not isinstance(state["methods"], Mapping)
     ):
         raise TikhonError("The state is damaged: its counters or its methods are not what state_dict() writes.")
@@ -59,7 +58,7 @@ def load_state(run: Run, methods: Mapping[str, Method], state: Mapping[str, Any]
             method.load_state_dict(before[name])
         raise TikhonError(f"The state does not fit this recipe's {key}; nothing was changed. {error}") from error
     run.clock.load(state["clock"])
-    run.skipped.load(skipped)
+    run.skipped.load(state["skipped"])
 
 
 def _counters(given: Any, known: Mapping[str, int]) -> bool:
