@@ -29,7 +29,8 @@ def _widened(value: Tensor) -> Tensor:
     if value.dtype not in HALF or not autocast_on(value.device.type):
         return value
     wide = value.float()
-    vars(wide).update(vars(value))  # what a method's hook wrote on it belongs to it still
+    if not torch.compiler.is_compiling():
+        vars(wide).update(vars(value))  # what a method's hook wrote on it belongs to it still
     return wide
 
 
