@@ -178,3 +178,17 @@ def test_every_mask_of_a_multi_sample_head_counts_under_autocast() -> None:
         torch.manual_seed(0)
         of_the_mean = F.cross_entropy(model(X).float(), Y).detach()  # under the same masks
     assert loss > of_the_mean + 1e-3  # Jensen's inequality: the losses of all masks, averaged
+
+
+def test_compiled_every_mask_counts_too() -> None:
+    losses = []
+    for compiler in ({}, {"backend": "eager", "fullgraph": True}):
+        torch._dynamo.reset()
+        recipe = Recipe(MultiSampleDropout(samples=4, p=0.5))
+        model = recipe.prepare(mlp().float())
+        called = torch.compile(model, **compiler) if compiler else model
+        recipe.attach(torch.optim.SGD(model.parameters(), lr=0.1), model=called)
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses.append(recipe.loss(X, Y).detach())
+    assert torch.equal(*losses)

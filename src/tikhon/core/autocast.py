@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -20,17 +20,24 @@ def autocast_on(kind: str) -> bool:
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
+def narrowed(value: Any) -> bool:
+    """Whether a pass under autocast, which is on still, returned this in sixteen bits."""
+    if isinstance(value, Tensor):
+        return value.dtype in HALF and autocast_on(value.device.type)
+    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return any(map(narrowed, values))
+
+
 def widened(value: Any) -> Any:
-    """What a pass under autocast returned, in float32: autocast narrowed it, and methods compute in full precision."""
+    """What was narrowed, in float32: methods compute in full precision."""
     return _widened(value) if isinstance(value, Tensor) else map_tensors(_widened, value)
 
 
 def _widened(value: Tensor) -> Tensor:
-    if value.dtype not in HALF or not autocast_on(value.device.type):
+    if value.dtype not in HALF:
         return value
     wide = value.float()
-    if not torch.compiler.is_compiling():
-        vars(wide).update(vars(value))  # what a method's hook wrote on it belongs to it still
+    vars(wide).update(vars(value))  # what a method's hook wrote on it belongs to it still
     return wide
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tikhon.core.autocast import Precision, widened
+from tikhon.core.autocast import Precision, narrowed, widened
 from tikhon.core.batches import call
 from tikhon.core.errors import TikhonError
 from tikhon.core.losses import Loss
@@ -131,7 +131,8 @@ class Run:
 
     def output(self, model: Any, inputs: Any) -> Tensor:
         with self.precision.a_pass():
-            output = widened(self.read_output(call(model, inputs)))
+            output = self.read_output(call(model, inputs))
+            output = widened(output) if narrowed(output) else output
         if not isinstance(output, Tensor):
             raise TikhonError(
                 f"The model returned {type(output).__name__}, not a tensor: pass output= to the recipe, a key or a "

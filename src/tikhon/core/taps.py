@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from tikhon.core.autocast import widened
+from tikhon.core.autocast import narrowed, widened
 from tikhon.core.checkpointing import refuse_features_without_gradient
 from tikhon.core.errors import TikhonError
 from tikhon.core.parameters import find_module
@@ -35,6 +35,7 @@ class Taps:
         self._features: dict[str, Feature] = {}
         self._recording = False
         self._with_gradient = False
+        self._narrow: list[str] = []
 
     def place(self, model: nn.Module, name: str, method: str) -> None:
         """Put a tap on the module called `name`, if there is none yet."""
@@ -49,19 +50,24 @@ class Taps:
             if taps is not None and taps._recording and module is original() and name not in taps._features:
                 if taps._with_gradient and not torch.is_grad_enabled():
                     refuse_features_without_gradient(name)
-                taps._features[name] = Feature(widened(args[0] if len(args) == 1 else args), widened(output))
+                taps._features[name] = Feature(args[0] if len(args) == 1 else args, output)
+                if narrowed(args) or narrowed(output):
+                    taps._narrow.append(name)
 
         self._handles[name] = tapped.register_forward_hook(record)
 
     @contextmanager
     def recording(self) -> Iterator[dict[str, Feature]]:
         """A pass: the features it records, by name."""
-        outer = self._features, self._recording, self._with_gradient
-        self._features, self._recording, self._with_gradient = {}, True, torch.is_grad_enabled()
+        outer = self._features, self._recording, self._with_gradient, self._narrow
+        self._features, self._recording, self._with_gradient, self._narrow = {}, True, torch.is_grad_enabled(), []
         try:
             yield self._features
+            for name in self._narrow:  # after the pass, which may be compiled
+                feature = self._features[name]
+                self._features[name] = Feature(widened(feature.input), widened(feature.output))
         finally:
-            self._features, self._recording, self._with_gradient = outer
+            self._features, self._recording, self._with_gradient, self._narrow = outer
 
     def feature(self, features: dict[str, Feature], name: str) -> Feature:
         if name not in features:
