@@ -241,8 +241,8 @@ class Recipe:
 
         `loss/PART`: the parts of the latest loss; `METHOD/STRENGTH`: the strengths in force; `sparsity`: the share of
         exact zeros among the weights that methods select with `where`. So far, where there are any: `skipped/steps`,
-        steps tried in vain (gradients overflowed under a scaler, known once the next loss is computed; of several
-        processes only with a fused optimizer), `skipped/samples`, samples that methods left out, as often as they did.
+        steps tried in vain (gradients overflowed under a scaler, known once the next loss is computed), and
+        `skipped/samples`, samples that methods left out, as often as they did.
         """
         return log.numbers(self._plan, self._run, {**self._objective.values, **self._window.penalty_values})
 
