@@ -48,7 +48,9 @@ def trained(name: str, cast: torch.dtype | None, overflows: list[bool]) -> dict[
             if training.done % STEPS_AN_EPOCH == 0:
                 training.recipe.end_epoch()
     assert training.recipe.step == training.done
-    return state_of(training)
+    state = state_of(training)
+    assert state["recipe"].pop("skipped")["steps"] == sum(overflows)
+    return state
 
 
 @pytest.mark.parametrize("name", METHODS)
