@@ -109,6 +109,10 @@ def with_neural_ode(network: Any) -> None:
     network.hidden = nn.Sequential(network.hidden, NeuralODE(Turning(), rtol=1e-3, atol=1e-3))
 
 
+def with_dropout(network: Any) -> None:
+    network.dropout.p = 0.5
+
+
 def _task(recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Sixteen images of four classes, in the type of the recipe's model."""
     images = torch.arange(576.0).sin().reshape(16, 1, 6, 6)
@@ -201,6 +205,7 @@ ROWS: Mapping[str, Row] = {
     "nested_dropout": Row(arguments={"scale": 8.0}),
     "pissa": Row(arguments={"rank": 2, "freeze": False}),
     "policy_noise_mask": Row(arguments={"strength": 1.0, "grid": (3, 3)}),
+    "r_drop": Row(network=with_dropout),
     "repa": Row(
         arguments={
             "features": torch.linspace(-1.0, 1.0, 160).sin().reshape(32, 5),
@@ -606,6 +611,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "orth_conv.orthogonality": Function(lambda d: (d.normal(4, 2, 3, 3), 2)),
     "perp_grad.orthogonal_to": Function(lambda d: (pair(d), pair(d)), vmap=False),
     "perp_grad.with_norms_of": Function(lambda d: (pair(d), pair(d)), vmap=False),
+    "r_drop.symmetric_divergence": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "random.dropped": Function(lambda d: (d.normal(4, 3), 0.0)),
     "replay.kept_samples": Function(lambda d: (d.normal(6), d.labels(6, 2), 3), differentiable=False),
     "scaling_crossover.crossover": Function(
@@ -620,6 +626,7 @@ FUNCTIONS: Mapping[str, Function] = {
         vmap=False,
         compiles=False,
     ),
+    "sce.reverse_cross_entropy": Function(lambda d: (d.probabilities(5, 3).log(), -4.0)),
     "shares.capped_shares": Function(
         lambda d: (d.positive(3, 5), d.positive(3, 1), 2.0 * torch.ones(3, 1, dtype=torch.float64), d.positive(3, 5)),
         bfloat16=False,
