@@ -91,6 +91,7 @@ from tikhon.methods.preference.f_dpo import FDPO as FDPO
 from tikhon.methods.preference.flex_dpo import FlexDPO as FlexDPO
 from tikhon.methods.preference.mapo import MaPO as MaPO
 from tikhon.methods.robust.ibp import IBPTraining as IBPTraining
+from tikhon.methods.selection.co_teaching import CoTeaching as CoTeaching
 from tikhon.methods.selection.data_diet import DataDiet as DataDiet
 from tikhon.methods.sparsity.dhspg import DHSPG as DHSPG
 from tikhon.methods.sparsity.magnitude_pruning import MagnitudePruning as MagnitudePruning

@@ -141,6 +141,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "clip_grad_norm": Row(arguments={"max_norm": 0.1}),
     "clip_grad_value": Row(arguments={"max_value": 0.01}),
+    "co_teaching": Row(arguments={"forget_rate": 0.4, "gradual": 1}),
     "coherent_splats": Row(arguments={"strength": 0.1, "levels": 1, "width": 4, "where": "first.weight"}),
     "contractive": Row(
         arguments={"strength": 1.0},
@@ -415,6 +416,7 @@ FUNCTIONS: Mapping[str, Function] = {
         differentiable=False,
     ),
     "bang.interpolated": Function(lambda d: (pair(d), pair(d), 0.3), vmap=False),
+    "co_teaching.small_loss": Function(lambda d: (d.normal(8), 0.3), differentiable=False),
     "coherent_splats.flow_difference": Function(
         lambda d: (d.normal(4, 5, 3), d.normal(4, 5, 3), 0.3 * d.normal(4, 5, 2))
     ),
