@@ -84,6 +84,7 @@ from tikhon.methods.lowrank.pissa import PiSSA as PiSSA
 from tikhon.methods.lowrank.sorsa import SORSA as SORSA
 from tikhon.methods.mixing.adamixup import AdaMixUp as AdaMixUp
 from tikhon.methods.mixing.cutmix import CutMix as CutMix
+from tikhon.methods.mixing.cutout import Cutout as Cutout
 from tikhon.methods.mixing.manifold_mixup import ManifoldMixup as ManifoldMixup
 from tikhon.methods.mixing.mixup import MixUp as MixUp
 from tikhon.methods.physics.solver_reg import SolverHeuristicReg as SolverHeuristicReg

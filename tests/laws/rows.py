@@ -151,6 +151,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "coral": Row(arguments={"domains": torch.arange(32) % 3, "strength": 1.0, "means": True}),
     "cs_ib": Row(base=F.mse_loss, target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels]),
+    "cutout": Row(arguments={"side": 0.2}),
     "dann": Row(arguments={"domains": torch.arange(32) % 3, "strength": 1.0, "width": 8}),
     "dhspg": Row(arguments={"strength": 5.0}),
     "eata": Row(
@@ -411,6 +412,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "attacks.rows_norm": Function(lambda d: (d.normal(4, 3),)),
     "attacks.steepest": Function(lambda d: (d.normal(4, 3), "2")),
     "attacks.within": Function(lambda d: (d.normal(4, 3), 0.5, "2")),
+    "boxes.erased": Function(lambda d: (d.normal(2, 3, 4, 5), d.labels(40, 2).reshape(2, 4, 5).bool(), "mean")),
+    "boxes.inside_boxes": Function(lambda d: ((4, 5), 4.0 * d.positive(3, 2), d.positive(3, 2)), differentiable=False),
     "class_relation_kd.transfer_weights": Function(
         lambda d: (d.normal(5, 4), 2, torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)),
         differentiable=False,

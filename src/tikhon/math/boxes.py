@@ -1,0 +1,63 @@
+"""Boxes in images and signals: which pixels they hold, for every sample of a batch at once, and what to put there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from operator import and_
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tikhon.core.errors import TikhonError
+
+Fill = float | Literal["mean", "noise"]
+"""What stands where something was erased: a number, each channel's mean over its sample, or standard normal noise."""
+
+
+def inside_boxes(sizes: Sequence[int], centres: Tensor, sides: Tensor) -> Tensor:
+    """Which pixels have their centre inside the box of their sample.
+
+    sizes: of the d spatial axes, in pixels; centres, sides: (B, d), in pixels, pixel i spanning [i, i + 1]. Returns
+    booleans (B, *sizes). What of a box lies beyond the border is lost.
+
+    >>> inside_boxes((4, 3), torch.tensor([[2.0, 0.0]]), torch.tensor([[2.0, 2.0]])).int()
+    tensor([[[0, 0, 0],
+             [1, 0, 0],
+             [1, 0, 0],
+             [0, 0, 0]]], dtype=torch.int32)
+    """
+    along = []
+    for axis, size in enumerate(sizes):
+        pixels = torch.arange(size, device=centres.device) + 0.5
+        inside = (pixels - centres[:, axis, None]).abs() < 0.5 * sides[:, axis, None]
+        along.append(inside.reshape(-1, *[size if other == axis else 1 for other in range(len(sizes))]))
+    return reduce(and_, along)
+
+
+def erased(inputs: Tensor, mask: Tensor, fill: Fill, generator: torch.Generator | None = None) -> Tensor:
+    """The inputs with other values where the mask is true, in all channels.
+
+    inputs: (B, C, ...); mask: booleans (B, ...); generator: where noise comes from. Returns the same shape; the inputs
+    stay untouched.
+
+    >>> erased(torch.tensor([[[1.0, 2.0, 6.0]]]), torch.tensor([[False, True, False]]), "mean")
+    tensor([[[1., 3., 6.]]])
+    """
+    if fill == "mean":
+        values = inputs.flatten(2).mean(2).reshape(*inputs.shape[:2], *[1] * (inputs.ndim - 2))
+    elif fill == "noise":
+        values = torch.randn(inputs.shape, generator=generator, device=inputs.device).to(inputs.dtype)
+    else:
+        values = inputs.new_full((), fill)
+    return torch.where(mask[:, None], values, inputs)
+
+
+def checked_fill(fill: object) -> Fill:
+    """`fill`, if it is one of those; otherwise a `TikhonError`."""
+    number = isinstance(fill, (int, float)) and not isinstance(fill, bool) and math.isfinite(fill)
+    if not number and fill not in ("mean", "noise"):
+        raise TikhonError(f"fill must be a finite number, 'mean' or 'noise', not {fill!r}.")
+    return fill  # type: ignore[return-value]

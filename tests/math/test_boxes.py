@@ -1,0 +1,56 @@
+"""Boxes against loops over pixels."""
+
+import itertools
+
+import pytest
+import torch
+
+from tikhon import TikhonError
+from tikhon.math.boxes import checked_fill, erased, inside_boxes
+
+
+@pytest.mark.parametrize("sizes", [(9,), (5, 7), (3, 4, 5)])
+def test_masks_agree_with_a_loop_over_pixels(sizes):
+    generator = torch.Generator().manual_seed(0)
+    size = torch.tensor(sizes, dtype=torch.float64)
+    centres = size * torch.rand(6, len(sizes), generator=generator, dtype=torch.float64)
+    sides = size * torch.rand(6, len(sizes), generator=generator, dtype=torch.float64)
+    found = inside_boxes(sizes, centres, sides)
+    assert found.shape == (6, *sizes)
+    for row, position in itertools.product(range(6), itertools.product(*map(range, sizes))):
+        low, high = centres[row] - sides[row] / 2, centres[row] + sides[row] / 2
+        inside = all(low[axis] < i + 0.5 < high[axis] for axis, i in enumerate(position))
+        assert bool(found[(row, *position)]) == inside
+    assert 0 < found.double().mean() < 0.5
+
+
+def test_a_box_of_whole_pixels_holds_as_many():
+    centres = torch.tensor([[10.0, 7.3], [16.2, 16.9], [0.0, 0.0]])
+    assert inside_boxes((32, 32), centres, torch.full((3, 2), 6.0)).flatten(1).sum(1).tolist() == [36, 36, 9]
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 9), (4, 3, 5, 6), (4, 1, 3, 4, 2)])
+def test_what_stands_where_something_was_erased(shape):
+    inputs = torch.randn(shape) + 5.0
+    mask = torch.rand(shape[0], *shape[2:]) < 0.4
+    everywhere = mask[:, None].expand(shape)
+    before = inputs.clone()
+    for fill in (0.0, -2, "mean", "noise"):
+        found = erased(inputs, mask, fill, torch.Generator().manual_seed(1))
+        assert torch.equal(inputs, before)
+        assert torch.equal(found[~everywhere], inputs[~everywhere])
+        if fill == "mean":
+            for row, channel in itertools.product(range(shape[0]), range(shape[1])):
+                expected = inputs[row, channel].mean().expand(int(mask[row].sum()))
+                torch.testing.assert_close(found[row, channel][mask[row]], expected)
+        elif fill == "noise":
+            assert found[everywhere].unique().numel() == int(everywhere.sum())
+            assert abs(found[everywhere].mean()) < 5 / everywhere.sum() ** 0.5
+        else:
+            assert (found[everywhere] == fill).all()
+
+
+@pytest.mark.parametrize("fill", ["zero", None, True, float("nan")])
+def test_what_is_no_fill_is_refused(fill):
+    with pytest.raises(TikhonError, match="fill must be"):
+        checked_fill(fill)
