@@ -87,6 +87,7 @@ from tikhon.methods.mixing.cutmix import CutMix as CutMix
 from tikhon.methods.mixing.cutout import Cutout as Cutout
 from tikhon.methods.mixing.manifold_mixup import ManifoldMixup as ManifoldMixup
 from tikhon.methods.mixing.mixup import MixUp as MixUp
+from tikhon.methods.mixing.random_erasing import RandomErasing as RandomErasing
 from tikhon.methods.physics.solver_reg import SolverHeuristicReg as SolverHeuristicReg
 from tikhon.methods.preference.f_dpo import FDPO as FDPO
 from tikhon.methods.preference.flex_dpo import FlexDPO as FlexDPO

@@ -618,6 +618,9 @@ FUNCTIONS: Mapping[str, Function] = {
     "perp_grad.with_norms_of": Function(lambda d: (pair(d), pair(d)), vmap=False),
     "r_drop.symmetric_divergence": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "random.dropped": Function(lambda d: (d.normal(4, 3), 0.0)),
+    "random_erasing.rectangles": Function(
+        lambda d: ((8, 8), d.positive(3, 2, 4) - 0.5, 0.02, 0.4, 0.3), differentiable=False
+    ),
     "replay.kept_samples": Function(lambda d: (d.normal(6), d.labels(6, 2), 3), differentiable=False),
     "scaling_crossover.crossover": Function(
         lambda d: (
