@@ -31,15 +31,16 @@ class Disconnected(nn.Module):
 class DropConnect(Method):
     """Set random weights to zero while training, and scale the others up.
 
-    Use it in fully connected layers that fit their training data exactly; it is milder than dropout of the same rate,
-    which takes all weights of a feature at once. Not in narrow layers, nor for weights that others share.
+    Use it in fully connected layers that fit their training data exactly, with a lower learning rate than without it:
+    all samples of a batch share a mask, and what they do not average out moves the weights. Not in narrow layers, nor
+    for weights that others share.
 
         W <- M W / (1 - p),   M_ij ~ Bernoulli(1 - p) for every weight
 
     p: the share of weights dropped, in [0, 1]; where: which parameters, the weights of every `nn.Linear` by default. A
-    mask is that of a pass, so all samples of a batch share it; the paper draws one for each sample, which costs as many
-    copies of the weights. Evaluation uses the mean weights, which are the trained ones, where the paper samples from a
-    normal approximation of what comes out of the layer; `export` merges them. Penalties see the mean weights as well.
+    mask is that of a pass; the paper draws one for each sample, which costs as many copies of the weights. Evaluation
+    uses the mean weights, which are the trained ones, where the paper samples from a normal approximation of what comes
+    out of the layer; `export` merges them. Penalties see the mean weights as well.
 
     Cost: one draw a weight and pass. Masks come from torch's global generator, as those of `nn.Dropout` do.
     Reference: Wan, Zeiler, Zhang, LeCun, Fergus 2013, International Conference on Machine Learning.
