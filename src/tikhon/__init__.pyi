@@ -100,6 +100,7 @@ from tikhon.methods.sparsity.magnitude_pruning import MagnitudePruning as Magnit
 from tikhon.methods.sparsity.mask_tuning import RegularizedMaskTuning as RegularizedMaskTuning
 from tikhon.methods.sparsity.sara import SaRA as SaRA
 from tikhon.methods.sparsity.wgsef import GroupSparseEnvelope as GroupSparseEnvelope
+from tikhon.methods.stochastic.dropblock import DropBlock as DropBlock
 from tikhon.methods.stochastic.dropconnect import DropConnect as DropConnect
 from tikhon.methods.stochastic.dropout import Dropout as Dropout
 from tikhon.methods.stochastic.multi_sample_dropout import MultiSampleDropout as MultiSampleDropout

@@ -154,6 +154,7 @@ ROWS: Mapping[str, Row] = {
     "cutout": Row(arguments={"side": 0.2}),
     "dann": Row(arguments={"domains": torch.arange(32) % 3, "strength": 1.0, "width": 8}),
     "dhspg": Row(arguments={"strength": 5.0}),
+    "dropblock": Row(arguments={"at": "second_norm", "block_size": 2, "p": 0.3}),
     "eata": Row(
         arguments={"margin": 0.999, "similarity": 0.999, "where": "all"},
         base=F.mse_loss,
@@ -464,6 +465,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "dhspg.dual_strengths": Function(lambda d: (d.positive(5), d.normal(5), d.positive(5), 0.1, 1.1, 10.0)),
     "dhspg.redundancy": Function(lambda d: (d.positive(5), d.normal(5), d.positive(5))),
     "dhspg.redundant_units": Function(lambda d: (d.normal(6), (4, 2), 0.5), differentiable=False),
+    "dropblock.in_blocks": Function(lambda d: (d.labels(12, 2).reshape(2, 2, 3).double(), (2,)), differentiable=False),
+    "dropblock.seed_rate": Function(lambda d: ((8, 6), (3, 3), d.probabilities(1)[0])),
     "eata.moved_mean": Function(
         lambda d: (d.probabilities(3), d.probabilities(5, 3), torch.tensor([True, False, True, True, False]), 0.9)
     ),
