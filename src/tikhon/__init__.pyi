@@ -103,6 +103,7 @@ from tikhon.methods.sparsity.wgsef import GroupSparseEnvelope as GroupSparseEnve
 from tikhon.methods.stochastic.dropblock import DropBlock as DropBlock
 from tikhon.methods.stochastic.dropconnect import DropConnect as DropConnect
 from tikhon.methods.stochastic.dropout import Dropout as Dropout
+from tikhon.methods.stochastic.gaussian_dropout import GaussianDropout as GaussianDropout
 from tikhon.methods.stochastic.multi_sample_dropout import MultiSampleDropout as MultiSampleDropout
 from tikhon.methods.stochastic.nested_dropout import NestedDropout as NestedDropout
 from tikhon.methods.stochastic.policy_noise_mask import PolicyNoiseMask as PolicyNoiseMask

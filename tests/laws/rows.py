@@ -490,6 +490,7 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (squared_error, {"w": d.normal(3)}, d.normal(4, 3), d.normal(4)),
     ),
     "focal_loss.focal_losses": Function(lambda d: (d.probabilities(5, 3).log(), 1.5)),
+    "gaussian_dropout.gaussian_dropped": Function(lambda d: (d.normal(4, 3), 0.0), vmap=False),
     "gce.gce_losses": Function(lambda d: (d.probabilities(5, 3).log(), 0.7, 0.1)),
     "ghost_bn.normalised_chunks": Function(
         lambda d: (d.normal(6, 2, 3), 2, d.positive(2), d.normal(2), 1e-5), vmap=False
