@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 import tikhon
 from tikhon import TikhonError
-from tikhon.methods.generative.contractive import _squared_jacobian, log_density_difference, metropolis, score
+from tikhon.core.sensitivity import squared_jacobian
+from tikhon.methods.generative.contractive import log_density_difference, metropolis, score
 
 COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 2.0]], dtype=torch.float64)
 
@@ -24,7 +25,7 @@ def test_all_signs_give_the_norm_of_the_full_jacobian() -> None:
     model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 3)
-    found = _squared_jacobian(model(x), x, signs[:, None].expand(8, 5, 3))
+    found = squared_jacobian(model(x), x, signs[:, None].expand(8, 5, 3))
     for i in range(5):
         full = torch.autograd.functional.jacobian(model, x[i].detach())
         assert found[i].item() == pytest.approx(full.square().sum().item(), rel=1e-12)

@@ -11,32 +11,13 @@ from torch import Tensor
 from tikhon.core.card import Card
 from tikhon.core.errors import TikhonError
 from tikhon.core.method import Method
+from tikhon.core.sensitivity import differentiable, squared_jacobian
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
 from tikhon.core.target import Target
 from tikhon.core.terms import Term, Terms
 
 Reconstruction = Callable[[Tensor], Tensor]
-
-
-def _squared_jacobian(output: Tensor, inputs: Tensor, probes: Tensor) -> Tensor:
-    """An unbiased estimate of || d output_i / d inputs_i ||_F^2 of every sample i, with a graph to the weights.
-
-        (1/P) sum_p || J_i^T v_pi ||^2,   E v v^T = I   (Hutchinson 1990)
-
-    output: (B, ...), computed from inputs (B, ...), which require a gradient; probes: (P, B, ...), each shaped as the
-    output and with independent entries of mean 0 and variance 1. Returns (B,), at least 0. Samples must not act on
-    each other.
-
-    >>> x = torch.tensor([[1.0, 2.0]], requires_grad=True)
-    >>> _squared_jacobian(3.0 * x, x, torch.ones(1, 1, 2)).detach()
-    tensor([18.])
-    """
-    total = output.new_zeros(len(output))
-    for probe in probes:
-        (pulled,) = torch.autograd.grad(output, inputs, probe, create_graph=True)
-        total = total + pulled.flatten(1).square().sum(1)
-    return total / len(probes)
 
 
 def score(reconstruct: Reconstruction, x: Tensor, scale: float) -> Tensor:
@@ -121,11 +102,9 @@ class ReconstructionContractive(Method):
         self.probes = probes
 
     def batch(self, inputs: Any, target: Target, step: Step) -> tuple[Any, Target]:
-        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-            raise TikhonError(f"{self.key} contracts a floating-point tensor, not {type(inputs).__name__} inputs.")
         if step.value(self.strength) == 0.0:
             return inputs, target
-        return inputs.detach().requires_grad_(), target
+        return differentiable(inputs, self.key), target
 
     def terms(self, output: Tensor, target: Target, step: Step) -> Terms:
         if step.value(self.strength) == 0.0:
@@ -137,5 +116,5 @@ class ReconstructionContractive(Method):
             )
         shape = (self.probes, *output.shape)
         signs = torch.randint(2, shape, generator=step.generator(output.device), device=output.device)
-        norms = _squared_jacobian(output, step.inputs, 2.0 * signs.to(output.dtype) - 1.0)
+        norms = squared_jacobian(output, step.inputs, 2.0 * signs.to(output.dtype) - 1.0)
         return {"contraction": Term(norms / output[0].numel(), self.strength)}
