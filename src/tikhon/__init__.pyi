@@ -93,6 +93,7 @@ from tikhon.methods.preference.f_dpo import FDPO as FDPO
 from tikhon.methods.preference.flex_dpo import FlexDPO as FlexDPO
 from tikhon.methods.preference.mapo import MaPO as MaPO
 from tikhon.methods.robust.ibp import IBPTraining as IBPTraining
+from tikhon.methods.robust.vat import VirtualAdversarialTraining as VirtualAdversarialTraining
 from tikhon.methods.selection.co_teaching import CoTeaching as CoTeaching
 from tikhon.methods.selection.data_diet import DataDiet as DataDiet
 from tikhon.methods.sparsity.dhspg import DHSPG as DHSPG

@@ -241,6 +241,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "sorsa": Row(arguments={"rank": 2, "freeze": False}),
     "stochastic_depth": Row(arguments={"at": ("first_norm", "second_norm")}),
+    "vat": Row(arguments={"unlabelled": torch.arange(180.0).sin().reshape(5, 1, 6, 6), "count": 4}),
     "vicreg": Row(
         arguments={"invariance": 1.0, "variance": 1.0, "covariance": 0.1},
         base=F.mse_loss,
@@ -821,6 +822,9 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.normal(4, 3), d.normal(4, 3), d.normal(4, 3), d.normal(4, 3))
     ),
     "variational.supervised_contrast": Function(lambda d: (d.normal(5, 3), d.labels(5, 2))),
+    "vat.virtual_adversarial_direction": Function(
+        lambda d: (square_sums, d.normal(4, 3), 0.1, 2), differentiable=False, vmap=False, compiles=False
+    ),
     "vicreg.covariance_penalty": Function(lambda d: (d.normal(5, 3),)),
     "vicreg.variance_hinge": Function(lambda d: (0.5 * d.normal(5, 3),)),
     "virtual_outlier.energy": Function(lambda d: (d.normal(4, 3),)),
