@@ -92,6 +92,7 @@ from tikhon.methods.physics.solver_reg import SolverHeuristicReg as SolverHeuris
 from tikhon.methods.preference.f_dpo import FDPO as FDPO
 from tikhon.methods.preference.flex_dpo import FlexDPO as FlexDPO
 from tikhon.methods.preference.mapo import MaPO as MaPO
+from tikhon.methods.robust.adversarial_training import AdversarialTraining as AdversarialTraining
 from tikhon.methods.robust.ibp import IBPTraining as IBPTraining
 from tikhon.methods.robust.vat import VirtualAdversarialTraining as VirtualAdversarialTraining
 from tikhon.methods.selection.co_teaching import CoTeaching as CoTeaching

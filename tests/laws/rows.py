@@ -134,6 +134,7 @@ def _important(recipe: Recipe) -> None:
 
 
 ROWS: Mapping[str, Row] = {
+    "adversarial_training": Row(arguments={"radius": 0.1, "steps": 2}),
     "barlow_twins": Row(
         arguments={"redundancy": 0.1},
         base=F.mse_loss,
