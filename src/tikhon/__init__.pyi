@@ -93,6 +93,7 @@ from tikhon.methods.preference.f_dpo import FDPO as FDPO
 from tikhon.methods.preference.flex_dpo import FlexDPO as FlexDPO
 from tikhon.methods.preference.mapo import MaPO as MaPO
 from tikhon.methods.robust.adversarial_training import AdversarialTraining as AdversarialTraining
+from tikhon.methods.robust.awp import AWP as AWP
 from tikhon.methods.robust.ibp import IBPTraining as IBPTraining
 from tikhon.methods.robust.input_gradient import InputGradientPenalty as InputGradientPenalty
 from tikhon.methods.robust.jacobian import JacobianPenalty as JacobianPenalty

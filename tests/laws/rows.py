@@ -135,6 +135,7 @@ def _important(recipe: Recipe) -> None:
 
 ROWS: Mapping[str, Row] = {
     "adversarial_training": Row(arguments={"radius": 0.1, "steps": 2}),
+    "awp": Row(arguments={"gamma": 0.05}),
     "barlow_twins": Row(
         arguments={"redundancy": 0.1},
         base=F.mse_loss,
