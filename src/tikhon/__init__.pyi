@@ -46,6 +46,7 @@ from tikhon.measures.neural_collapse import collapse as collapse
 from tikhon.measures.refined_schedule import refined_schedule as refined_schedule
 from tikhon.methods.continual.ewc import EWC as EWC
 from tikhon.methods.continual.l2_anchor import L2Anchor as L2Anchor
+from tikhon.methods.continual.lwf import LwF as LwF
 from tikhon.methods.continual.replay import Replay as Replay
 from tikhon.methods.continual.si import SI as SI
 from tikhon.methods.continual.virtual_outlier import VirtualOutlierReg as VirtualOutlierReg

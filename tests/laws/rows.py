@@ -188,6 +188,7 @@ ROWS: Mapping[str, Row] = {
     "kd": Row(arguments={"teacher": Teacher()}),
     "l2_anchor": Row(begin=_learned),
     "l2": Row(arguments={"strength": 0.1}),
+    "lwf": Row(begin=_learned),
     "magnitude_pruning": Row(arguments={"sparsity": 0.6, "over": (0.0, 0.5), "every": 1}),
     "manifold_mixup": Row(arguments={"at": ("first_norm", "hidden")}),
     "mapo": Row(
