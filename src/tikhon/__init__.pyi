@@ -123,6 +123,7 @@ from tikhon.methods.targets.focal_loss import FocalLoss as FocalLoss
 from tikhon.methods.targets.gce import GeneralisedCrossEntropy as GeneralisedCrossEntropy
 from tikhon.methods.targets.kd import KnowledgeDistillation as KnowledgeDistillation
 from tikhon.methods.targets.label_smoothing import LabelSmoothing as LabelSmoothing
+from tikhon.methods.targets.mean_teacher import MeanTeacher as MeanTeacher
 from tikhon.methods.targets.ps_kd import PSKD as PSKD
 from tikhon.methods.targets.sce import SymmetricCrossEntropy as SymmetricCrossEntropy
 from tikhon.methods.unlearning.repulsion import RepulsionUnlearn as RepulsionUnlearn

@@ -133,6 +133,8 @@ def _important(recipe: Recipe) -> None:
     importance.take({name: torch.ones_like(one) for name, one in importance.tensors.items()})
 
 
+_UNLABELLED = (torch.arange(24.0 * 36) * 1.7).sin().reshape(24, 1, 6, 6)
+
 ROWS: Mapping[str, Row] = {
     "adversarial_training": Row(arguments={"radius": 0.1, "steps": 2}),
     "awp": Row(arguments={"gamma": 0.05}),
@@ -196,6 +198,7 @@ ROWS: Mapping[str, Row] = {
         output=lambda scores: scores.reshape(-1, 2, 2),
         target=lambda labels: torch.arange(16.0).sin().reshape(4, 2, 2)[labels],
     ),
+    "mean_teacher": Row(arguments={"unlabelled": _UNLABELLED, "decay": 0.5, "ramp": 0.5}),
     "mixed_barlow_twins": Row(
         arguments={"redundancy": 0.1},
         base=F.mse_loss,
@@ -580,6 +583,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "magnitude_pruning.largest_kept": Function(lambda d: (pair(d), 0.5), differentiable=False),
     "mapo.likelihood_score": Function(lambda d: (d.positive(5, 2), 0.5)),
     "mapo.mapo_losses": Function(lambda d: (d.positive(5, 2), 0.1, 0.5, 10.0)),
+    "mean_teacher.disagreement": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "mixed_barlow_twins.mixing_gap": Function(
         lambda d: (d.normal(5, 3), d.normal(5, 3), d.normal(5, 3), d.permutation(5), 0.3)
     ),
