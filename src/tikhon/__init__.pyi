@@ -71,6 +71,7 @@ from tikhon.methods.dynamics.gradient_noise import GradientNoise as GradientNois
 from tikhon.methods.dynamics.perp_grad import PerpGrad as PerpGrad
 from tikhon.methods.dynamics.sam import SAM as SAM
 from tikhon.methods.dynamics.stablemax import StableMax as StableMax
+from tikhon.methods.dynamics.swa import SWA as SWA
 from tikhon.methods.features.barlow_twins import BarlowTwins as BarlowTwins
 from tikhon.methods.features.cs_ib import CSInformationBottleneck as CSInformationBottleneck
 from tikhon.methods.features.dr_tune import DRTune as DRTune

@@ -247,6 +247,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "sorsa": Row(arguments={"rank": 2, "freeze": False}),
     "stochastic_depth": Row(arguments={"at": ("first_norm", "second_norm")}),
+    "swa": Row(arguments={"start": 0.0}, neutral={}),
     "vat": Row(arguments={"unlabelled": torch.arange(180.0).sin().reshape(5, 1, 6, 6), "count": 4}),
     "vicreg": Row(
         arguments={"invariance": 1.0, "variance": 1.0, "covariance": 0.1},
