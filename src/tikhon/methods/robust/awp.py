@@ -6,7 +6,8 @@ from torch import Tensor
 
 from tikhon.core.card import Card
 from tikhon.core.method import Method
-from tikhon.core.parameters import Where, reached
+from tikhon.core.parameters import Where
+from tikhon.core.shards import whole
 from tikhon.core.step import Inner, Step
 from tikhon.core.strength import Strength, checked
 from tikhon.math.ascent import relative_ascent_offsets
@@ -58,7 +59,7 @@ class AWP(Method):
         gamma = step.value(self.gamma)
         if gamma == 0.0:
             return loss
-        chosen, gradients = reached(loss, step.select(self.where))
-        leaves = [one.leaf for one in chosen]
-        step.perturb(leaves, relative_ascent_offsets([leaf.detach() for leaf in leaves], gradients, gamma))
+        chosen, gradients = step.gradients(loss, self.where)
+        weights = [whole(one.leaf.detach()) for one in chosen]
+        step.perturb([one.leaf for one in chosen], relative_ascent_offsets(weights, gradients, gamma))
         return inner()
