@@ -4,14 +4,15 @@ BIN := .venv/bin
 # One thread a process: two threads beside another busy process are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint types unit parity fuzz vision evidence surveys current stubs browser clean
+.PHONY: help setup demo test lint types unit parity fuzz works-with vision evidence surveys current stubs browser clean
 
 help:
 	@echo "make demo    which of several methods rescues a network from 40% wrong labels (3 minutes)"
 	@echo "make test    everything that CI runs"
 	@echo "make setup   the private environment .venv, with the command .venv/bin/tikhon"
 	@echo "make parity  the numbers of official implementations (TIKHON_GOLDEN=FOLDER for further cases)"
-	@echo "make fuzz    10,000 random recipes: each trains finitely or is refused"
+	@echo "make fuzz    10,000 random recipes, and twice as many calls of functions: each computes or is refused"
+	@echo "make works-with  how every method fares in every environment, and its table in docs (ONLY=name for one)"
 	@echo "make vision  models of torchvision and timm, in an environment of their own (5 GB; VISION= for other releases)"
 	@echo "make evidence  run the studies that are due, and draw the tables of README and docs"
 	@echo "make surveys   all methods against each problem, on the same tasks: hours, resumed where it stopped"
@@ -45,6 +46,11 @@ parity: setup
 
 fuzz: setup
 	TIKHON_FUZZ=10000 $(BIN)/python -m pytest -s tests/fuzz
+
+# What works where, of all methods or of one: `make works-with ONLY=elr`.
+works-with: setup
+	-$(BIN)/python -m pytest -n 2 -m environment $(if $(ONLY),-k $(ONLY)) --works-with docs/works_with.json
+	$(BIN)/python tools/works_with.py
 
 # torchvision needs the torch that it was built with, and beside another one much else fails to import: hence not in .venv.
 VISION ?= torch==2.14.1 torchvision==0.29.1 timm==1.0.31

@@ -88,6 +88,7 @@ def trained_unequally(tmp_path_factory):
     return together(every, tmp_path_factory.mktemp("ddp"), ALIKE, (5, 11))
 
 
+@pytest.mark.environment("DDP")
 @pytest.mark.parametrize("name", METHODS)
 def test_both_processes_have_the_same_weights(trained, name) -> None:
     first, second = (result[name] for result in trained)
@@ -99,6 +100,7 @@ def test_both_processes_have_the_same_weights(trained, name) -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.environment("DDP")
 @pytest.mark.parametrize("name", ALIKE)
 def test_two_processes_are_one_with_the_whole_batch(trained, name) -> None:
     found, expected = trained[0][name], train(0, name, 1)

@@ -63,6 +63,7 @@ def trained(tmp_path_factory) -> dict[str, list[Any]]:
     return results
 
 
+@pytest.mark.environment("FSDP2")
 @pytest.mark.parametrize("name", METHODS)
 def test_shards_are_the_weights_of_whole_parameters(trained, name) -> None:
     obeys(name, "shards")

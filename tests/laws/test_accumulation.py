@@ -25,6 +25,7 @@ def trained(name, sizes, total):
     return training
 
 
+@pytest.mark.environment("accumulation")
 @pytest.mark.parametrize(("sizes", "total"), [([3, 5, 8], True), ([8, 8], False), ([4, 4, 4, 4], False)])
 @pytest.mark.parametrize("name", METHODS)
 def test_micro_batches_equal_one_batch(name, sizes, total):

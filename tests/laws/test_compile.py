@@ -14,6 +14,7 @@ def whole(model):
     return torch.compile(model, backend="eager", fullgraph=True)
 
 
+@pytest.mark.environment("compile")
 @pytest.mark.parametrize("name", METHODS)
 def test_compiled_training_equals_eager_training(name):
     obeys(name, "compile")

@@ -35,6 +35,7 @@ def outputs_of(model):
         return model.eval()(data(torch.float64)[0])
 
 
+@pytest.mark.environment("export", by="exported")
 def test_outputs_are_those_of_the_deployed_model(exported):
     _, outputs, model, _ = exported
     torch.testing.assert_close(outputs_of(model), outputs, rtol=1e-9, atol=1e-9)

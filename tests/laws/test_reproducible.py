@@ -12,6 +12,7 @@ from .rows import METHODS, make
 from .training import STEPS, Training, differing, obeys, state_of
 
 
+@pytest.mark.environment("plain loop")
 @pytest.mark.parametrize("name", METHODS)
 def test_same_seed_same_weights(name):
     torch.manual_seed(0)

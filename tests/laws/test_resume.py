@@ -43,6 +43,7 @@ def runs(tmp_path_factory):
     return undisturbed, torch.load(folder / "ended.pt", weights_only=True), saved
 
 
+@pytest.mark.environment("resume")
 @pytest.mark.parametrize("name", METHODS)
 def test_resumes_to_the_bit_in_a_new_process(name, runs):
     obeys(name, "resume")

@@ -80,7 +80,9 @@ class Reading:
 
 
 def read_output(place: Place) -> Callable[[Any], Tensor]:
-    """How to find the prediction in what the model returns."""
+    """How to find the prediction in what the model returns. By a key: in a mapping, or else the tensor as it is."""
     if place is None:
         return lambda output: output
-    return lambda output: _find(output, place, "output")
+    if callable(place):
+        return place
+    return lambda output: output if isinstance(output, Tensor) else _find(output, place, "output")
