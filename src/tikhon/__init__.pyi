@@ -115,6 +115,7 @@ from tikhon.methods.stochastic.multi_sample_dropout import MultiSampleDropout as
 from tikhon.methods.stochastic.nested_dropout import NestedDropout as NestedDropout
 from tikhon.methods.stochastic.policy_noise_mask import PolicyNoiseMask as PolicyNoiseMask
 from tikhon.methods.stochastic.r_drop import RDrop as RDrop
+from tikhon.methods.stochastic.spatial_dropout import SpatialDropout as SpatialDropout
 from tikhon.methods.stochastic.stochastic_depth import StochasticDepth as StochasticDepth
 from tikhon.methods.structure.soft_equivariance import EquivariancePenalty as EquivariancePenalty
 from tikhon.methods.targets.class_relation_kd import ClassRelationKD as ClassRelationKD

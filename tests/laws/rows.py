@@ -246,6 +246,7 @@ ROWS: Mapping[str, Row] = {
         }
     ),
     "sorsa": Row(arguments={"rank": 2, "freeze": False}),
+    "spatial_dropout": Row(arguments={"at": "second_norm", "p": 0.3}),
     "stochastic_depth": Row(arguments={"at": ("first_norm", "second_norm")}),
     "swa": Row(arguments={"start": 0.0}, neutral={}),
     "vat": Row(arguments={"unlabelled": torch.arange(180.0).sin().reshape(5, 1, 6, 6), "count": 4}),
@@ -788,6 +789,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "sparse_ot.sparse_ot": Function(
         lambda d: (d.positive(4, 3), None, None, None, 0.5), differentiable=False, vmap=False, compiles=False
     ),
+    "spatial_dropout.spatially_dropped": Function(lambda d: (d.normal(2, 3, 4), 0.0)),
     "stereo.block_matching": Function(
         lambda d: (d.normal(12), d.normal(12), torch.arange(4, dtype=torch.float64), 3), differentiable=False
     ),
