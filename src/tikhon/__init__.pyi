@@ -99,6 +99,7 @@ from tikhon.methods.robust.awp import AWP as AWP
 from tikhon.methods.robust.ibp import IBPTraining as IBPTraining
 from tikhon.methods.robust.input_gradient import InputGradientPenalty as InputGradientPenalty
 from tikhon.methods.robust.jacobian import JacobianPenalty as JacobianPenalty
+from tikhon.methods.robust.trades import TRADES as TRADES
 from tikhon.methods.robust.vat import VirtualAdversarialTraining as VirtualAdversarialTraining
 from tikhon.methods.selection.co_teaching import CoTeaching as CoTeaching
 from tikhon.methods.selection.data_diet import DataDiet as DataDiet

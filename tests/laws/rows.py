@@ -249,6 +249,7 @@ ROWS: Mapping[str, Row] = {
     "spatial_dropout": Row(arguments={"at": "second_norm", "p": 0.3}),
     "stochastic_depth": Row(arguments={"at": ("first_norm", "second_norm")}),
     "swa": Row(arguments={"start": 0.0}, neutral={}),
+    "trades": Row(arguments={"beta": 1.0, "radius": 0.1, "steps": 2}),
     "vat": Row(arguments={"unlabelled": torch.arange(180.0).sin().reshape(5, 1, 6, 6), "count": 4}),
     "vicreg": Row(
         arguments={"invariance": 1.0, "variance": 1.0, "covariance": 0.1},
