@@ -122,6 +122,7 @@ from tikhon.methods.structure.soft_equivariance import EquivariancePenalty as Eq
 from tikhon.methods.targets.class_relation_kd import ClassRelationKD as ClassRelationKD
 from tikhon.methods.targets.confidence_penalty import ConfidencePenalty as ConfidencePenalty
 from tikhon.methods.targets.elr import ELR as ELR
+from tikhon.methods.targets.fix_match import FixMatch as FixMatch
 from tikhon.methods.targets.focal_loss import FocalLoss as FocalLoss
 from tikhon.methods.targets.gce import GeneralisedCrossEntropy as GeneralisedCrossEntropy
 from tikhon.methods.targets.kd import KnowledgeDistillation as KnowledgeDistillation
