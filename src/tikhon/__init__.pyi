@@ -135,6 +135,7 @@ from tikhon.methods.weights.elastic_net import ElasticNet as ElasticNet
 from tikhon.methods.weights.l1 import L1 as L1
 from tikhon.methods.weights.l2 import L2 as L2
 from tikhon.methods.weights.orth_conv import OrthogonalConv as OrthogonalConv
+from tikhon.methods.weights.spectral_norm import SpectralNorm as SpectralNorm
 from tikhon.methods.weights.weight_compander import WeightCompander as WeightCompander
 from tikhon.methods.weights.weight_norm import WeightNorm as WeightNorm
 from tikhon.solvers.continual.generative_kernel import GenerativeKernelReplay as GenerativeKernelReplay

@@ -793,6 +793,9 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.positive(4, 3), None, None, None, 0.5), differentiable=False, vmap=False, compiles=False
     ),
     "spatial_dropout.spatially_dropped": Function(lambda d: (d.normal(2, 3, 4), 0.0)),
+    "spectral_norm.as_matrix": Function(lambda d: (d.normal(3, 2, 2), 1)),
+    "spectral_norm.power_iteration": Function(lambda d: (d.normal(3, 4), d.normal(3), 2)),
+    "spectral_norm.spectrally_normalised": Function(lambda d: (d.normal(3, 2, 2), d.positive(3), d.positive(4))),
     "stereo.block_matching": Function(
         lambda d: (d.normal(12), d.normal(12), torch.arange(4, dtype=torch.float64), 3), differentiable=False
     ),
