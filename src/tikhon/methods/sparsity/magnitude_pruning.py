@@ -56,7 +56,8 @@ class MagnitudePruning(Method):
 
     Use it to see how much of a network is needed, and to store it small: it is the baseline of all pruning, simple and
     hard to beat. The zeros are scattered: without sparse kernels nothing runs faster, for which remove whole units
-    (`tikhon.DHSPG`, `tikhon.GroupSparseEnvelope`). Train long enough after the last weight went for the others to take over.
+    (`tikhon.DHSPG`, `tikhon.GroupSparseEnvelope`). Train long enough after the last weight went for the others to take
+    over.
 
         s(t) = sparsity (1 - (1 - t)^3),   t the share of `over` that has passed;   w = 0 where |w| is among the s(t) n
         smallest
