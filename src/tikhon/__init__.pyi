@@ -77,6 +77,7 @@ from tikhon.methods.features.cs_ib import CSInformationBottleneck as CSInformati
 from tikhon.methods.features.dr_tune import DRTune as DRTune
 from tikhon.methods.features.mixed_barlow_twins import MixedBarlowTwins as MixedBarlowTwins
 from tikhon.methods.features.supcon import SupCon as SupCon
+from tikhon.methods.features.vib import VIB as VIB
 from tikhon.methods.features.vicreg import VICReg as VICReg
 from tikhon.methods.fields.coherent_splats import CoherentDecoderReg as CoherentDecoderReg
 from tikhon.methods.fields.intertwined import IntertwinedReg as IntertwinedReg

@@ -252,6 +252,7 @@ ROWS: Mapping[str, Row] = {
     "swa": Row(arguments={"start": 0.0}, neutral={}),
     "trades": Row(arguments={"beta": 1.0, "radius": 0.1, "steps": 2}),
     "vat": Row(arguments={"unlabelled": torch.arange(180.0).sin().reshape(5, 1, 6, 6), "count": 4}),
+    "vib": Row(arguments={"strength": 0.1}),
     "vicreg": Row(
         arguments={"invariance": 1.0, "variance": 1.0, "covariance": 0.1},
         base=F.mse_loss,
@@ -841,6 +842,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "vat.virtual_adversarial_direction": Function(
         lambda d: (square_sums, d.normal(4, 3), 0.1, 2), differentiable=False, vmap=False, compiles=False
     ),
+    "vib.deviation": Function(lambda d: (d.normal(4, 3),)),
+    "vib.rate": Function(lambda d: (d.normal(4, 3), d.positive(4, 3))),
     "vicreg.covariance_penalty": Function(lambda d: (d.normal(5, 3),)),
     "vicreg.variance_hinge": Function(lambda d: (0.5 * d.normal(5, 3),)),
     "virtual_outlier.energy": Function(lambda d: (d.normal(4, 3),)),
