@@ -61,7 +61,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             Text(f"  {row['key']}"),
             Text(row["name"]),
             str(row["year"]),
-            Text(", ".join(row["problems"])),
+            Text(" ".join(row["problems"])),
             Text(status, style=STYLES[status]),
         )
     return table
