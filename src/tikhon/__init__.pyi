@@ -55,6 +55,7 @@ from tikhon.methods.domains.bang import BANG as BANG
 from tikhon.methods.domains.coral import CORAL as CORAL
 from tikhon.methods.domains.dann import DANN as DANN
 from tikhon.methods.domains.eata import EATA as EATA
+from tikhon.methods.domains.fishr import Fishr as Fishr
 from tikhon.methods.domains.group_dro import GroupDRO as GroupDRO
 from tikhon.methods.domains.hessian_align import HessianAlignment as HessianAlignment
 from tikhon.methods.domains.irm import IRM as IRM

@@ -172,6 +172,7 @@ ROWS: Mapping[str, Row] = {
         output=lambda scores: scores[:, :2],
         target=lambda labels: torch.arange(8.0).sin().reshape(4, 2)[labels],
     ),
+    "fishr": Row(arguments={"domains": torch.arange(32) % 3, "strength": 1.0}),
     "fix_match": Row(arguments={"unlabelled": _UNLABELLED, "threshold": 0.3, "ratio": 2}),
     "flex_dpo": Row(
         arguments={"sft": 0.1},
@@ -496,6 +497,9 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "f_dpo.f_dpo_losses": Function(lambda d: (d.normal(5, 2), 0.5, "js")),
     "f_dpo.implicit_reward": Function(lambda d: (d.normal(5, 2), "alpha", 0.3)),
+    "fishr.gradient_variances": Function(
+        lambda d: (d.normal(6, 3), d.normal(6, 4), F.one_hot(torch.arange(6) % 2).T.double())
+    ),
     "fix_match.pseudo_labels": Function(lambda d: (d.probabilities(5, 3), 0.5), differentiable=False),
     "flex_dpo.flex_dpo_losses": Function(lambda d: (d.normal(5, 2), 0.5, 0.2)),
     "fisher.anchor_penalty": Function(lambda d: (pair(d), pair(d), pair(d)), vmap=False),
