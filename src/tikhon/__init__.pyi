@@ -106,6 +106,7 @@ from tikhon.methods.robust.vat import VirtualAdversarialTraining as VirtualAdver
 from tikhon.methods.selection.co_teaching import CoTeaching as CoTeaching
 from tikhon.methods.selection.data_diet import DataDiet as DataDiet
 from tikhon.methods.sparsity.dhspg import DHSPG as DHSPG
+from tikhon.methods.sparsity.l0 import L0 as L0
 from tikhon.methods.sparsity.magnitude_pruning import MagnitudePruning as MagnitudePruning
 from tikhon.methods.sparsity.mask_tuning import RegularizedMaskTuning as RegularizedMaskTuning
 from tikhon.methods.sparsity.sara import SaRA as SaRA

@@ -133,6 +133,13 @@ def _important(recipe: Recipe) -> None:
     importance.take({name: torch.ones_like(one) for name, one in importance.tensors.items()})
 
 
+def _half_closed(recipe: Recipe) -> None:
+    """Every other gate is shut for good."""
+    gates = dict(recipe._run.model.named_parameters())["head.parametrizations.weight.0.log_alpha"]
+    with torch.no_grad():
+        gates[::2] = -9.0
+
+
 _UNLABELLED = (torch.arange(24.0 * 36) * 1.7).sin().reshape(24, 1, 6, 6)
 
 ROWS: Mapping[str, Row] = {
@@ -190,6 +197,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "irm": Row(arguments={"domains": torch.arange(32) % 3, "strength": 1.0}),
     "kd": Row(arguments={"teacher": Teacher()}),
+    "l0": Row(arguments={"strength": 0.05, "where": "hidden"}, begin=_half_closed),
     "l2_anchor": Row(begin=_learned),
     "l2": Row(arguments={"strength": 0.1}),
     "lwf": Row(begin=_learned),
@@ -578,6 +586,9 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "intertwined.guidance": Function(lambda d: (d.normal(4, 2), d.normal(4, 2), d.positive(4))),
     "kernels.squared_distances": Function(lambda d: (d.normal(4, 3), d.normal(5, 3))),
+    "l0.chance_open": Function(lambda d: (d.normal(5),)),
+    "l0.hard_concrete": Function(lambda d: (0.3 * d.normal(5), 0.3 + 0.4 * (d.positive(5) - 0.5))),
+    "l0.mean_gate": Function(lambda d: (d.normal(5),)),
     "l2_anchor.anchor_penalty": Function(lambda d: (pair(d), pair(d), pair(d)), vmap=False),
     "l2_anchor.squared_gradients": Function(
         lambda d: (squared_error, {"w": d.normal(3)}, d.normal(4, 3), d.normal(4)),
