@@ -46,7 +46,7 @@ class RepulsionUnlearn(Method):
     """Make a model forget by keeping its weights away from those of a copy that was adapted to what is to go.
 
     Use it where a trained model, a generator above all, must lose a class or a feature and the training data are not at
-    hand. First adapt a copy to samples of what must go, with `tk.L2Anchor(fisher=True)` so that it forgets nothing
+    hand. First adapt a copy to samples of what must go, with `tk.EWC()` so that it forgets nothing
     else; then train the original on samples of what may stay, with this method. Samples that the model draws and
     somebody sorts will do for both. Not where nothing tells whether the model still knows: distance is no proof.
 

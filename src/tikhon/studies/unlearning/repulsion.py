@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tikhon.core.method import Method
 from tikhon.core.recipe import Recipe
 from tikhon.core.step import seed_for
-from tikhon.methods.continual.l2_anchor import L2Anchor
+from tikhon.methods.continual.ewc import EWC
 from tikhon.methods.unlearning.repulsion import RepulsionUnlearn
 from tikhon.studies.experiment import Report
 from tikhon.studies.study import Expectation, Settings, Study
@@ -44,7 +44,7 @@ def run(settings: Settings, seed: int, report: Report) -> dict[str, float]:
         method: Method | None = None
         if settings["form"] != "none":
             adapted = copy.deepcopy(model)
-            _train(adapted, go, ADAPT, RATE, generator, seed, L2Anchor(100.0, where="all", fisher=True), stay)
+            _train(adapted, go, ADAPT, RATE, generator, seed, EWC(100.0), stay)
             pairs = zip(adapted.parameters(), model.parameters(), strict=True)
             start = float(sum((one - other).detach().square().sum() for one, other in pairs))
             strength = settings["strength"] * (start if settings["form"] == "inverse" else 1.0)
