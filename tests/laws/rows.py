@@ -676,7 +676,6 @@ FUNCTIONS: Mapping[str, Function] = {
     "pissa.pissa_factors": Function(
         lambda d: (torch.diag(torch.arange(1.0, 5.0, dtype=torch.float64)) + 0.1 * d.normal(4, 4), 2),
         differentiable=False,
-        bfloat16=False,
         vmap=False,
     ),
     "power_law.fitted_power_law": Function(
@@ -799,7 +798,6 @@ FUNCTIONS: Mapping[str, Function] = {
     "sorsa.sorsa_factors": Function(
         lambda d: (torch.diag(torch.arange(1.0, 5.0, dtype=torch.float64)) + 0.1 * d.normal(4, 4), 2),
         differentiable=False,
-        bfloat16=False,
         vmap=False,
     ),
     "sparse_ot.delta_omega": Function(lambda d: (d.normal(5, 3), 0.5, 2)),

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tikhon.core.passes import Statistics
 
-from .rows import METHODS, make
-from .training import STEPS_AN_EPOCH, Training, batches, differing, obeys, state_of
+from .rows import METHODS, make, problem_of
+from .training import STEPS_AN_EPOCH, Training, batches, differing, network, obeys, state_of
 
 SCALE = 256.0
 
@@ -59,6 +59,15 @@ def test_autocast_trains_and_keeps_the_state_as_wide(name):
     cast = trained(name, torch.bfloat16, 3 * [False])
     assert dtypes(cast) == dtypes(trained(name, None, 3 * [False]))
     assert all(value.isfinite().all() for value in cast["model"].values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_model_in_bfloat16_trains(name):
+    obeys(name, "mixed precision")
+    training = Training.of(make(name), model=network(dtype=torch.bfloat16, problem=problem_of(name))).until(3)
+    for key, value in training.recipe.export().state_dict().items():
+        assert value.isfinite().all(), key
+        assert value.dtype == torch.bfloat16 or not value.is_floating_point(), key
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -10,6 +10,7 @@ from tikhon.core.card import Card
 from tikhon.core.method import Method
 from tikhon.core.parameters import Where, select
 from tikhon.core.strength import checked
+from tikhon.math.precision import at_least_float32
 
 
 def pissa_factors(weight: Tensor, rank: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -24,9 +25,9 @@ def pissa_factors(weight: Tensor, rank: int, scale: float = 1.0) -> tuple[Tensor
     tensor([[4., 0.],
             [0., 0.]])
     """
-    u, s, v = torch.linalg.svd(weight, full_matrices=False)
+    u, s, v = torch.linalg.svd(at_least_float32(weight), full_matrices=False)
     root = (s[:rank] / scale).sqrt()
-    return root[:, None] * v[:rank], u[:, :rank] * root
+    return (root[:, None] * v[:rank]).to(weight.dtype), (u[:, :rank] * root).to(weight.dtype)
 
 
 def difference_lora(a: Tensor, b: Tensor, a0: Tensor, b0: Tensor) -> tuple[Tensor, Tensor]:
