@@ -22,7 +22,9 @@ class Skipped:
         weight = target.parts[0].weight
         if weight is not None and weight is not given:
             out = weight == 0
-            self._staged[micro] = (out if given is None else out & (given != 0)).sum()
+            if given is not None:  # rows that methods added come after the caller's
+                out = out[: len(given)] & (given != 0)
+            self._staged[micro] = out.sum()
 
     def rewind(self, micro: int) -> None:
         """Back to an earlier micro-batch of this step."""
