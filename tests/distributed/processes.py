@@ -29,7 +29,7 @@ def _process(
 ) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(minutes=10))
+    distributed.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(minutes=3))
     try:
         torch.save(work(rank, *arguments), folder / f"{rank}.pt")
     finally:

@@ -21,6 +21,7 @@ from .processes import WORLD, together
 
 SCALE = 256.0
 MEANS_DIFFER = {"data_diet": "each process takes the mean over the samples that it kept of its share"}
+UNUSED = {"stochastic_depth": "the blocks that a process leaves out get no gradient there"}
 ALIKE = [name for name in METHODS if "accumulation" not in methods()[name].load().exempt and name not in MEANS_DIFFER]
 
 
@@ -38,7 +39,8 @@ def train(
     recipe = Recipe(make(name), base=problem.base, output=problem.output, seed=5)
     norm = name not in ALIKE if norm is None else norm
     model = recipe.prepare(network(norm=norm, dtype=torch.float64, problem=problem), samples=SAMPLES)
-    called = wrapped(model) if world > 1 else model
+    settings = {"find_unused_parameters": True} if name in UNUSED and wrapped is DistributedDataParallel else {}
+    called = wrapped(model, **settings) if world > 1 else model
     optimizer = sgd(model.parameters())
     recipe.attach(optimizer, model=called, steps=STEPS, epochs=EPOCHS)
     ROWS.get(name, Row()).begin(recipe)

@@ -13,7 +13,7 @@ from tikhon.core.autocast import Precision, narrowed, widened
 from tikhon.core.batches import call
 from tikhon.core.errors import TikhonError
 from tikhon.core.losses import Loss
-from tikhon.core.parameters import Selected, Where, copy_into, select
+from tikhon.core.parameters import Selected, Where, copy_into, every_parameter, select
 from tikhon.core.passes import Passing, RandomState, frozen_statistics
 from tikhon.core.shards import gradients_apart, let_go, part_of, whole_parameters
 from tikhon.core.skipped import Skipped
@@ -46,6 +46,7 @@ class Run:
         self._model: nn.Module | None = None
         self._selections: dict[Where, list[Selected]] = {}
         self._rates: dict[int, dict[str, Any]] = {}
+        self._owned: set[tuple[int, str]] = set()
         self._perturbed: list[tuple[list[Tensor], list[Tensor]]] = []
         self.inputs: Any = None  # of the pass in hand, as the model gets them
         self._original: Any = None
@@ -78,13 +79,19 @@ class Run:
             for parameter in group["params"]
         }
 
-    def owns(self, leaf: Tensor) -> bool:
-        return id(leaf) in self._rates
+        # By place, not by leaf: between the passes a sharded model may hold other leaves than the optimizers.
+        self._owned = (
+            {(id(one.module), one.leaf_name) for one in every_parameter(self.model) if id(one.leaf) in self._rates}
+            if optimizers
+            else set()
+        )
 
     def select(self, where: Where) -> list[Selected]:
         if where not in self._selections:
             found = select(self.model, where)
-            owned = [one for one in found if self.owns(one.leaf)] if self.optimizers else found
+            owned = (
+                [one for one in found if (id(one.module), one.leaf_name) in self._owned] if self.optimizers else found
+            )
             if not owned:
                 raise TikhonError(f"where={where!r} selects only parameters that no attached optimizer owns.")
             self._selections[where] = owned

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from tikhon.core.parameters import Selected, Where
 from tikhon.core.passes import Passing
+from tikhon.core.shards import whole_parameters
 from tikhon.core.strength import Schedule, Strength, resolve
 from tikhon.core.taps import Feature
 
@@ -191,6 +193,10 @@ class Step:
     def learning_rate(self, leaf: Tensor) -> float | Tensor:
         """The learning rate with which an attached optimizer moves this leaf."""
         return self._run.learning_rate(leaf)
+
+    def whole(self) -> AbstractContextManager[object]:
+        """Inside, the model is an ordinary one also where its parameters are sharded, for passes with other weights."""
+        return whole_parameters(self._run.model, moving=False) if self._run.sharded else nullcontext()
 
     def gradients(self, loss: Tensor, where: Where) -> tuple[list[Selected], list[Tensor]]:
         """What `where` selects and `loss` depends on, and its gradients for the leaves. The graph is used up.

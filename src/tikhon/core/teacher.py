@@ -24,5 +24,5 @@ def answer_with(tensors: Mapping[str, Tensor], inputs: Any, step: Step) -> Tenso
     def called(*args: Any, **kwargs: Any) -> Any:
         return functional_call(step.model, dict(tensors), args, kwargs)
 
-    with eval_mode(step.model):
+    with step.whole(), eval_mode(step.model):
         return step.output(called, inputs)

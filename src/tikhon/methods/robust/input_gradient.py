@@ -52,6 +52,7 @@ class InputGradientPenalty(Method):
         cost="A second backward pass, and the backward pass through it.",
     )
     slots = {"batch": "mix"}  # behind whatever makes new inputs
+    exempt = {"shards": "backward goes through the network twice, and after the first time the weights are let go"}
 
     def __init__(self, strength: Strength = 0.1) -> None:
         super().__init__()

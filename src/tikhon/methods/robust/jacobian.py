@@ -52,6 +52,7 @@ class JacobianPenalty(Method):
     exempt = {
         "accumulation": "each micro-batch draws projections of its own",
         "permutation": "projections belong to the rows of a batch",
+        "shards": "backward goes through the network twice, and after the first time the weights are let go",
     }
 
     def __init__(self, strength: Strength = 0.01, projections: int | None = 1) -> None:

@@ -124,6 +124,7 @@ class StochasticDepth(Method):
     slots = {"prepare": "gate", "batch": "augment", "export": "merge"}
     exempt = {
         "accumulation": "every micro-batch draws its own blocks",
+        "shards": "processes leave out different blocks, and the sharding waits for all of them",
         "compile": "which blocks are computed is decided outside of the graph: every choice would be one of its own",
     }
 

@@ -83,6 +83,7 @@ class MeanTeacher(Method):
     exempt = {
         "accumulation": "every micro-batch draws views and inputs of its own",
         "permutation": "what a view changes in a sample depends on its place in the batch",
+        "shards": "passes with the teacher's weights come between those of the student, which it does not bear",
     }
 
     def __init__(
