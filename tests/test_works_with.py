@@ -37,7 +37,13 @@ def test_nothing_is_known_to_fail() -> None:
 def test_reasons_are_those_that_methods_give() -> None:
     """What a method is exempt from may have changed since."""
     stored = json.loads((ROOT / "docs" / "works_with.json").read_text(encoding="utf-8"))
-    laws = {"FSDP2": "shards", "accumulation": "accumulation", "compile": "compile", "export": "export"}
+    laws = {
+        "FSDP2": "shards",
+        "accumulation": "accumulation",
+        "compile": "compile",
+        "export": "export",
+        "autocast": "mixed precision",
+    }
     stale = []
     for name, cells in stored.items():
         exempt = methods()[name].load().exempt if name in methods() else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 DOCS = Path(__file__).parent.parent / "docs"
 STORED, PAGE = DOCS / "works_with.json", DOCS / "works_with.md"
 WORKS = "works"
-ORDER = ("plain loop", "accumulation", "resume", "export", "compile", "bfloat16", "float16", "DDP", "FSDP2")
+ORDER = ("plain loop", "accumulation", "resume", "export", "compile", "autocast", "GradScaler", "DDP", "FSDP2")
 """The environments that come first; others follow by name."""
 
 HEAD = """# What works where
@@ -18,9 +18,9 @@ does there what it does in a plain loop; a number where it does not, or does som
 cannot work says so itself, before training begins.
 
 plain loop: the same seed gives the same weights; accumulation: several micro-batches equal one batch; resume: to the
-bit, in a new process; export: plain torch with the same outputs; compile: `torch.compile(fullgraph=True)`; DDP: two
-processes with DistributedDataParallel; FSDP2: two processes with sharded parameters; Lightning, Accelerate, Trainer:
-the plain loop's weights, to the bit.
+bit, in a new process; export: plain torch with the same outputs; compile: `torch.compile(fullgraph=True)`; autocast: in
+bfloat16; GradScaler: a step that it skips leaves nothing behind; DDP: two processes with DistributedDataParallel;
+FSDP2: two processes with sharded parameters; Lightning, Accelerate, Trainer: the plain loop's weights, to the bit.
 """
 
 

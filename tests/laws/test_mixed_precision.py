@@ -53,6 +53,7 @@ def trained(name: str, cast: torch.dtype | None, overflows: list[bool]) -> dict[
     return state
 
 
+@pytest.mark.environment("autocast")
 @pytest.mark.parametrize("name", METHODS)
 def test_autocast_trains_and_keeps_the_state_as_wide(name):
     obeys(name, "mixed precision")
@@ -61,6 +62,7 @@ def test_autocast_trains_and_keeps_the_state_as_wide(name):
     assert all(value.isfinite().all() for value in cast["model"].values())
 
 
+@pytest.mark.environment("GradScaler")
 @pytest.mark.parametrize("name", METHODS)
 def test_a_model_in_bfloat16_trains(name):
     obeys(name, "mixed precision")
