@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tikhon.core.catalogue import methods
 
 WORKS = "works"
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """What a test draws from torch's global generator does not depend on the tests before it."""
+    torch.manual_seed(0)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -146,7 +146,7 @@ def test_ray_finds_what_the_embedded_engine_finds_and_leaves_nothing_behind(
     assert tikhon(fresh, "prove", "first", "--out", "embedded").returncode == 0
     done = tikhon(fresh, "prove", "--all", "--engine", "ray", "--out", "on_ray")
     assert done.returncode == 0, done.stderr
-    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["tikhon"] * 4
+    assert {line.split(":")[0] for line in done.stderr.splitlines()} == {"tikhon"}
     assert done.stdout.startswith("without a study yet: unstudied\n\nFirst\n")
     first = json.loads((fresh / "on_ray" / "targets" / "first.json").read_text())
     assert first == json.loads((fresh / "embedded" / "targets" / "first.json").read_text())

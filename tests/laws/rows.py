@@ -195,7 +195,7 @@ ROWS: Mapping[str, Row] = {
         base=F.mse_loss,
         target=lambda labels: torch.arange(16.0).sin().reshape(4, 4)[labels],
     ),
-    "irm": Row(arguments={"domains": torch.arange(32) % 3, "strength": 1.0}),
+    "irm": Row(arguments={"domains": torch.arange(32) % 3, "strength": 0.1}),
     "kd": Row(arguments={"teacher": Teacher()}),
     "l0": Row(arguments={"strength": 0.05, "where": "hidden"}, begin=_half_closed),
     "l2_anchor": Row(begin=_learned),

@@ -119,7 +119,6 @@ class StochasticDepth(Method):
         hurts="Few blocks, short training, networks that underfit.",
         cost="Less than plain training: blocks that are left out are not computed.",
         neutral="p=0",
-        example="at='layers.*'",
     )
     slots = {"prepare": "gate", "batch": "augment", "export": "merge"}
     exempt = {
