@@ -49,7 +49,7 @@ fuzz: setup
 
 # What works where, of all methods or of one: `make works-with ONLY=elr`.
 works-with: setup
-	-$(BIN)/python -m pytest -n 2 -m environment $(if $(ONLY),-k $(ONLY)) --works-with docs/works_with.json
+	-$(BIN)/python -m pytest -n 2 -m environment $(if $(ONLY),-k "$(ONLY)") --works-with=docs/works_with.json
 	$(BIN)/python tools/works_with.py
 
 # torchvision needs the torch that it was built with, and beside another one much else fails to import: hence not in .venv.

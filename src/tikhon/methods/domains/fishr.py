@@ -87,6 +87,7 @@ class Fishr(Method):
     exempt = {
         "accumulation": "the variance of a domain is that of its samples in one batch",
         "permutation": "the penalty is a property of the batch",
+        "shards": "the head is applied outside of the model's own pass, where its weights are parts",
     }
 
     def __init__(

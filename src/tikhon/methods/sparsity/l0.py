@@ -124,6 +124,7 @@ class L0(Method):
     exempt = {
         "neutral": "gates are random and below 1 at any strength",
         "accumulation": "every micro-batch draws its own gates",
+        "shards": "gates multiply columns of whole weights, of which a process holds rows",
     }
 
     def __init__(self, strength: Strength = 1e-6, open_at_first: float = 0.5, where: Where = "weights") -> None:
