@@ -39,7 +39,7 @@ def survey(
 ) -> None:
     """Compare all methods that address a problem: same tasks, same search, ten seeds.
 
-    Every arm chooses among three candidates on seeds of their own, keeps the epoch that was best on validation data,
+    Every arm chooses among four candidates on seeds of their own, keeps the epoch that was best on validation data,
     and is held against plain training that did the same. Rows that are stored and current are not run again.
 
     tikhon survey noisy-labels --methods elr,mixup
