@@ -71,7 +71,7 @@ class CoTeaching(Method):
         neutral="forget_rate=0",
     )
     slots = {"prepare": "replace", "targets": "smooth", "export": "prune"}
-    needs = frozenset({"classes"})
+    needs = frozenset({"classes", "plain weights"})  # the copy is of the network as it was written
     exempt = {"accumulation": "the samples of a micro-batch are chosen among themselves"}
 
     def __init__(self, forget_rate: Strength = 0.2, gradual: int = 10, peer: nn.Module | None = None) -> None:
