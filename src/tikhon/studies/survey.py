@@ -30,7 +30,8 @@ TIMED = 2
 """How many seeds are run beside plain training for the ratio of times."""
 
 Row = Mapping[str, Any]
-"""What a method got on a course: chosen (settings), measure -> a value a seed, time (ratio), or refused: why."""
+"""What a method got on a course: chosen (settings), measure -> a value a seed, time (seconds of training over those of
+plain training, median), or refused: why."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def run_row(cell: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """Search on seeds of its own, then train the chosen candidate on every seed; in a worker."""
     course, seeds = Course(**cell["course"]), cell["seeds"]
     tried = candidates(cell["arm"], course)
-    runs = len(tried) * len(SEARCH_SEEDS) + seeds + 2 * TIMED
+    runs = len(tried) * len(SEARCH_SEEDS) + seeds + TIMED
     done = 0
 
     def run(settings: Settings, seed: int) -> Mapping[str, float]:
@@ -223,23 +224,18 @@ def run_row(cell: Mapping[str, Any], report: Report) -> dict[str, Any]:
         if all(map(math.isnan, found)):
             return {"refused": "it diverged with every candidate"}
         chosen = max(zip(found, tried, strict=True), key=lambda one: -math.inf if math.isnan(one[0]) else one[0])[1]
-        seen = [run(chosen, seed) for seed in range(seeds)]
+        plain = {"recipe": PLAIN, "learning_rate": chosen["learning_rate"]}
+        seen, ratios = [], []
+        for seed in range(seeds):
+            seen.append(run(chosen, seed))
+            if math.isnan(seen[-1]["validation"]):
+                return {"refused": "it diverged with the candidate that the search chose"}
+            if seed < TIMED:  # in turn, so that a drift of the machine's speed meets both alike
+                ratios.append(seen[-1]["seconds"] / run(plain, seed)["seconds"])
     except TikhonError as error:
         return {"refused": str(error)}
-    if any(math.isnan(one["validation"]) for one in seen):
-        return {"refused": "it diverged with the candidate that the search chose"}
     measures = {name: [one[name] for one in seen] for name in ("metric", "train", "calibration_error")}
-    return {"chosen": dict(chosen), "measures": measures, "time": _time(run, chosen)}
-
-
-def _time(run: Callable[[Settings, int], Mapping[str, float]], chosen: Settings) -> float:
-    """Seconds of training over those of plain training, run in turn: the median over a few seeds."""
-    plain = {"recipe": PLAIN, "learning_rate": chosen["learning_rate"]}
-    ratios = []
-    for seed in range(TIMED):
-        one, other = run(chosen, seed)["seconds"], run(plain, seed)["seconds"]
-        ratios.append(one / other)
-    return median(ratios)
+    return {"chosen": dict(chosen), "measures": measures, "time": median(ratios)}
 
 
 # All rows ------------------------------------------------------------------------------------------------------------
