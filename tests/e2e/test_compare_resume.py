@@ -54,9 +54,10 @@ def at_a_terminal(folder: Path, **environment: str) -> str:
 
 
 def stored(folder: Path) -> int:
+    """How many runs are on the disk. Opened to write, since a kill amid a commit leaves a journal to roll back."""
     with (
         contextlib.suppress(sqlite3.Error),
-        contextlib.closing(sqlite3.connect(f"file:{folder}/out/results.db?mode=ro", uri=True)) as database,
+        contextlib.closing(sqlite3.connect(f"file:{folder}/out/results.db?mode=rw", uri=True)) as database,
     ):
         return int(database.execute("SELECT COUNT(*) FROM results").fetchone()[0])
     return 0
