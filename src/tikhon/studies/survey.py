@@ -224,7 +224,7 @@ def run_row(cell: Mapping[str, Any], report: Report) -> dict[str, Any]:
         if all(map(math.isnan, found)):
             return {"refused": "it diverged with every candidate"}
         chosen = max(zip(found, tried, strict=True), key=lambda one: -math.inf if math.isnan(one[0]) else one[0])[1]
-        plain = {"recipe": PLAIN, "learning_rate": chosen["learning_rate"]}
+        plain = {"recipe": PLAIN, "learning_rate": LEARNING_RATE[course.optimizer]}  # a rate that it survives
         seen, ratios = [], []
         for seed in range(seeds):
             seen.append(run(chosen, seed))
