@@ -37,6 +37,6 @@ class Card:
     """The arguments under which training is plain, to the bit; "" where there are none."""
     authors: str = ""
     kind: str = "method"
-    """method, solver, measure, block, decision rule, study."""
+    """method, solver, measure, block, decision rule, study, tuner."""
     example: str = ""
     """Arguments for the catalogue's example where the defaults do not suffice, as in `k=32`."""

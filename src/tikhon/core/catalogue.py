@@ -1,7 +1,7 @@
 """The catalogue: everything that the library holds, found by its file.
 
-A method is a file of `methods/` with a `Method` in it. A solver, a measure, a block, or a study of no single method is
-a file of the folder of that name with a `card` and an `__all__` that begins with what the card speaks of.
+A method is a file of `methods/` with a `Method` in it. A solver, a measure, a block, a tuner, or a study of no single
+method is a file of the folder of that name with a `card` and an `__all__` that begins with what the card speaks of.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tikhon.core.errors import TikhonError, near_misses
 
 PACKAGE = Path(__file__).parent.parent
 METHODS = PACKAGE / "methods"
-OTHERS = ("blocks", "measures", "solvers", "studies")
+OTHERS = ("blocks", "measures", "solvers", "studies", "tuning")
 _METHOD = re.compile(r"^class (\w+)\(Method\)", re.MULTILINE)
 _CARD = re.compile(r"^card = Card\(", re.MULTILINE)
 _ALL = re.compile(r"^__all__ = \[\s*\"(\w+)\"", re.MULTILINE)
