@@ -49,7 +49,7 @@ def test_without_a_strength_the_learning_rate_is_chosen(arm):
 
 
 @pytest.mark.parametrize("survey", SURVEYS.values(), ids=SURVEYS)
-def test_every_arm_has_candidates_that_can_be_made_and_stops_early(survey):
+def test_every_arm_has_candidates_that_can_be_made_and_stops_early_where_an_epoch_can_be_best(survey):
     found = arms(survey)
     assert found[0] == PLAIN
     assert len(found) == len(set(found)) > 1
@@ -57,9 +57,25 @@ def test_every_arm_has_candidates_that_can_be_made_and_stops_early(survey):
         for course in survey.courses:
             tried = candidates(arm, course)
             assert len(tried) == 4
-            assert all(parse_arm(one["recipe"]).early_stopping for one in tried)
+            assert all(parse_arm(one["recipe"]).early_stopping != course.in_turn for one in tried)
     for arm in found[1:]:
         assert survey.problem in find(arm).card.problems
+
+
+def test_methods_that_keep_tasks_are_surveyed_where_tasks_come_in_turn_and_nowhere_else():
+    keepers = set(arms(SURVEYS["forgetting"])[1:])
+    assert {"ewc", "si", "lwf", "replay", "l2_anchor"} <= keepers
+    for problem, survey in SURVEYS.items():
+        assert problem == "forgetting" or not keepers & set(arms(survey))
+
+
+def test_a_course_in_turn_trains_pair_after_pair(monkeypatch):
+    monkeypatch.setattr(surveys.split_digits, "EPOCHS", 1)
+    course = SURVEYS["forgetting"].courses[0]
+    row = run_row({"course": surveys.asdict(course), "arm": "l2_anchor", "seeds": 1}, lambda _: None)
+    assert set(row["measures"]) == {"metric", "learned", "forgetting"}
+    assert row["time"] > 0.0
+    assert 0.1 <= row["measures"]["metric"][0] <= 0.4  # the last pair, and little of the others
 
 
 def test_the_search_sees_no_seed_that_is_reported():
@@ -111,8 +127,14 @@ def test_what_cannot_run_says_why(monkeypatch):
     assert row_of("cutmix", refuses, monkeypatch)[0] == {"refused": "Needs images."}
     row, _ = row_of(PLAIN, lambda recipe, rate, seed: measures(math.nan), monkeypatch)
     assert row == {"refused": "it diverged with every candidate"}
-    late = row_of(PLAIN, lambda recipe, rate, seed: measures(math.nan if seed == 1 else 1.0), monkeypatch)[0]
-    assert late == {"refused": "it diverged with the candidate that the search chose"}
+
+
+def test_a_candidate_that_diverges_on_a_seed_leaves_its_place_to_the_next_best(monkeypatch):
+    def runs(recipe, rate, seed):
+        diverges = rate == 0.2 and seed == 1
+        return measures(math.nan if diverges else rate, seed)
+
+    assert row_of(PLAIN, runs, monkeypatch)[0]["chosen"]["learning_rate"] == 0.1
 
 
 def test_rows_are_run_once_and_again_when_the_method_changes(tmp_path, monkeypatch):

@@ -12,7 +12,9 @@ import typer
 def survey(
     problem: Annotated[
         str | None,
-        typer.Argument(help="overfitting, noisy-labels, calibration or shift; all without.", show_default=False),
+        typer.Argument(
+            help="overfitting, noisy-labels, forgetting, calibration or shift; all without.", show_default=False
+        ),
     ] = None,
     methods: Annotated[
         str | None, typer.Option(help="Only these, as in elr,mixup.", show_default="all that address the problem")

@@ -6,8 +6,9 @@ import hashlib
 import inspect
 import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from tikhon.core.catalogue import Listing, find, methods
 from tikhon.core.errors import TikhonError, near_misses
 from tikhon.core.files import write_whole
+from tikhon.core.method import Method
+from tikhon.studies import split_digits
 from tikhon.studies.arms import parse_arm, source_hash
 from tikhon.studies.cells import Event, RunCells
 from tikhon.studies.evidence import bundled
@@ -36,9 +39,10 @@ plain training, median), or refused: why."""
 
 @dataclass(frozen=True)
 class Course:
-    """One task on which methods are compared; every arm keeps the epoch that was best on validation data.
+    """One task on which methods are compared.
 
-    task: arguments of `load_task`.
+    Either its data are learned at once, and every arm keeps the epoch that was best on validation data; or, in turn,
+    the classes of split digits pair by pair, where no epoch is the best of all. task: arguments of `load_task`.
     """
 
     name: str
@@ -47,10 +51,29 @@ class Course:
     epochs: int
     model: str = "mlp"
     optimizer: str = "sgd"
+    in_turn: bool = field(default=False, repr=False)  # the candidates say it too, and rows are known by these
 
     @property
     def run(self) -> Run:
+        if self.in_turn:
+            return _classes_in_turn
         return training(task=self.task, model=self.model, epochs=self.epochs, optimizer=self.optimizer)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of arms that choose among strengths; lower in turn, since penalties that hold old weights are steep."""
+        return 0.05 if self.in_turn else LEARNING_RATE[self.optimizer]
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What a row holds of every seed."""
+        return ("metric", "learned", "forgetting") if self.in_turn else ("metric", "train", "calibration_error")
+
+
+def _classes_in_turn(settings: Settings, seed: int, report: Report) -> dict[str, float]:
+    begun = time.perf_counter()
+    measures = split_digits.run({**settings, "compete": True}, seed, report)
+    return {**measures, "seconds": time.perf_counter() - begun}
 
 
 @dataclass(frozen=True)
@@ -107,6 +130,19 @@ SURVEYS: Mapping[str, Survey] = {
             tuple(_noisy(rate, "symmetric") for rate in (0.2, 0.4, 0.6))
             + tuple(_noisy(rate, "asymmetric") for rate in (0.1, 0.2, 0.4)),
         ),
+        Survey(
+            "forgetting",
+            (
+                Course(
+                    "split-digits",
+                    "digits in five pairs of classes, one pair after another, all ten outputs compete throughout, "
+                    f"MLP 64-256-256-10, {split_digits.EPOCHS} epochs a pair",
+                    {"source": "digits"},
+                    split_digits.EPOCHS,
+                    in_turn=True,
+                ),
+            ),
+        ),
         Survey("calibration", (_DIGITS_100, _MNIST1D), "calibration_error", lower=True),
         Survey(
             "shift",
@@ -131,13 +167,17 @@ def find_survey(problem: str) -> Survey:
     return SURVEYS[problem]
 
 
-_FOR_SOMETHING_ELSE = {"continual", "fields", "lowrank"}, {"bang", "dr_tune", "mask_tuning", "sara"}
-"""Families and methods that regularise fine-tuning or what is learned later, and nothing in a training from scratch."""
+_FOR_FINE_TUNING = {"fields", "lowrank"}, {"bang", "dr_tune", "mask_tuning", "sara"}
+"""Families and methods that regularise what comes after another training, and nothing in one from scratch."""
 
 
 def arms(survey: Survey) -> list[str]:
-    """Plain training, and the methods that address the problem in the training of a classifier, by name."""
-    families, names = _FOR_SOMETHING_ELSE
+    """Plain training, and the methods that address the problem in the training of a classifier, by name.
+
+    Where tasks come in turn these are the methods that keep one when it ends; elsewhere they would do nothing.
+    """
+    families, names = _FOR_FINE_TUNING
+    in_turn = all(course.in_turn for course in survey.courses)
     return [
         PLAIN,
         *(
@@ -147,8 +187,13 @@ def arms(survey: Survey) -> list[str]:
             and one.classifies
             and one.family not in families
             and one.name not in names
+            and _keeps_tasks(one) == in_turn
         ),
     ]
+
+
+def _keeps_tasks(listing: Listing) -> bool:
+    return listing.load().task_end is not Method.task_end
 
 
 def candidates(arm: str, course: Course) -> list[Settings]:
@@ -157,17 +202,19 @@ def candidates(arm: str, course: Course) -> list[Settings]:
     Where a method does not allow that much, half of the way that is left to 1, and half again. Arms whose methods have
     no strength choose among four learning rates, as plain training does.
     """
-    rate = LEARNING_RATE[course.optimizer]
+    rate = course.learning_rate
+    keep = "" if course.in_turn else "+early_stopping"
     given = {} if arm == PLAIN else parse_arm(f"{arm}({find(arm).card.example})").calls[0][1]
     scalar = None if arm == PLAIN else _first_strength(find(arm), given)
     if scalar is None:
-        return [{"recipe": _written(arm, given), "learning_rate": factor * rate} for factor in (0.25, 0.5, 1.0, 2.0)]
+        recipe = _written(arm, given) + keep
+        return [{"recipe": recipe, "learning_rate": factor * rate} for factor in (0.25, 0.5, 1.0, 2.0)]
     name, default = scalar
     values = [default / 3.0, default, 3.0 * default, 10.0 * default]
     for place, share in ((2, 0.5), (3, 0.75)):
         if not _allowed(_written(arm, {**given, name: values[place]})):
             values[place] = default + share * (1.0 - default)
-    return [{"recipe": _written(arm, {**given, name: value}), "learning_rate": rate} for value in values]
+    return [{"recipe": _written(arm, {**given, name: value}) + keep, "learning_rate": rate} for value in values]
 
 
 def _first_strength(listing: Listing, given: Mapping[str, Any]) -> tuple[str, float] | None:
@@ -190,7 +237,7 @@ def _written(arm: str, arguments: Mapping[str, Any]) -> str:
     values = ", ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value!r}" for name, value in arguments.items()
     )
-    return f"{arm}({values})+early_stopping" if values else f"{arm}+early_stopping"
+    return f"{arm}({values})" if values else arm
 
 
 # One row -------------------------------------------------------------------------------------------------------------
@@ -216,26 +263,30 @@ def run_row(cell: Mapping[str, Any], report: Report) -> dict[str, Any]:
         nonlocal done
         measures = course.run(settings, seed, lambda _: None)
         done += 1
-        report(done / runs)
+        report(min(1.0, done / runs))  # a candidate that diverges makes more of them
         return measures
 
-    try:
-        found = [fmean(run(one, seed)["validation"] for seed in SEARCH_SEEDS) for one in tried]
-        if all(map(math.isnan, found)):
-            return {"refused": "it diverged with every candidate"}
-        chosen = max(zip(found, tried, strict=True), key=lambda one: -math.inf if math.isnan(one[0]) else one[0])[1]
-        plain = {"recipe": PLAIN, "learning_rate": LEARNING_RATE[course.optimizer]}  # a rate that it survives
+    def whole(settings: Settings) -> dict[str, Any] | None:
+        """The row of a candidate; None where a seed diverges."""
         seen, ratios = [], []
         for seed in range(seeds):
-            seen.append(run(chosen, seed))
+            seen.append(run(settings, seed))
             if math.isnan(seen[-1]["validation"]):
-                return {"refused": "it diverged with the candidate that the search chose"}
+                return None
             if seed < TIMED:  # in turn, so that a drift of the machine's speed meets both alike
                 ratios.append(seen[-1]["seconds"] / run(plain, seed)["seconds"])
+        measures = {name: [one[name] for one in seen] for name in course.measures}
+        return {"chosen": dict(settings), "measures": measures, "time": median(ratios)}
+
+    plain = {"recipe": PLAIN, "learning_rate": course.learning_rate}  # a rate that it survives
+    try:
+        found = [(fmean(run(one, seed)["validation"] for seed in SEARCH_SEEDS), one) for one in tried]
+        ranked = sorted((one for one in found if not math.isnan(one[0])), key=lambda one: -one[0])
+        # Divergence shows without a look at test data: whoever meets it takes the next best candidate.
+        row = next(filter(None, (whole(settings) for _, settings in ranked)), None)
     except TikhonError as error:
         return {"refused": str(error)}
-    measures = {name: [one[name] for one in seen] for name in ("metric", "train", "calibration_error")}
-    return {"chosen": dict(chosen), "measures": measures, "time": median(ratios)}
+    return row or {"refused": "it diverged with every candidate"}
 
 
 # All rows ------------------------------------------------------------------------------------------------------------
