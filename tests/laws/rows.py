@@ -409,6 +409,11 @@ class Scores(nn.Module):
         return self
 
 
+def square_sum_slope(vector: Tensor) -> Tensor:
+    """A symmetric operator."""
+    return torch.arange(1, len(vector) + 1).to(vector.dtype) * vector
+
+
 def square_sums(values: Tensor) -> Tensor:
     """A loss of every row."""
     return (values * torch.arange(1, values.shape[1] + 1)).square().sum(1)
@@ -595,6 +600,9 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "l2.half_squared_norm": Function(lambda d: (pair(d),), vmap=False),
     "label_smoothing.smoothed": Function(lambda d: (d.probabilities(5, 3), 0.1)),
+    "lanczos.lanczos": Function(
+        lambda d: (square_sum_slope, d.normal(5), 3), differentiable=False, vmap=False, compiles=False
+    ),
     "latent_quant.nearest": Function(lambda d: (d.normal(5, 3), d.normal(3, 4)), differentiable=False),
     "latent_quant.quantization_errors": Function(lambda d: (d.normal(5, 3), d.normal(3, 4)), differentiable=False),
     "latent_quant.quantized": Function(lambda d: (d.normal(5, 3), d.normal(3, 4))),
