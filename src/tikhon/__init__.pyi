@@ -44,6 +44,7 @@ from tikhon.measures.infomec import infomec as infomec
 from tikhon.measures.loki import frechet_predict as frechet_predict
 from tikhon.measures.neural_collapse import collapse as collapse
 from tikhon.measures.refined_schedule import refined_schedule as refined_schedule
+from tikhon.measures.sgd_stability import sgd_stability as sgd_stability
 from tikhon.methods.continual.ewc import EWC as EWC
 from tikhon.methods.continual.l2_anchor import L2Anchor as L2Anchor
 from tikhon.methods.continual.lwf import LwF as LwF

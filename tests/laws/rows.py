@@ -676,6 +676,15 @@ FUNCTIONS: Mapping[str, Function] = {
         compiles=False,
     ),
     "sce.reverse_cross_entropy": Function(lambda d: (d.probabilities(5, 3).log(), -4.0)),
+    "sgd_stability.path_norm": Function(
+        lambda d: (Scores(d), d.normal(5, 4)), differentiable=False, vmap=False, compiles=False
+    ),
+    "sgd_stability.sgd_stability": Function(
+        lambda d: (Scores(d), F.cross_entropy, [(d.normal(5, 4), d.labels(5, 3))], 0.1),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
     "shares.capped_shares": Function(
         lambda d: (d.positive(3, 5), d.positive(3, 1), 2.0 * torch.ones(3, 1, dtype=torch.float64), d.positive(3, 5)),
         bfloat16=False,
