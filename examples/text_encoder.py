@@ -41,8 +41,8 @@ import tikhon
 from tikhon.core.adapters import Adapter, adapt, adapter_of, merge
 from tikhon.core.method import Method
 from tikhon.core.parameters import select
+from tikhon.math.statistics import mean_interval, paired_difference
 from tikhon.methods.lowrank.pissa import difference_lora
-from tikhon.studies.statistics import mean_interval, paired_difference
 
 RESULTS = Path(__file__).parent / "results" / "text_encoder.json"
 

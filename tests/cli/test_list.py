@@ -8,9 +8,14 @@ from commands import refused, run
 
 PACKAGE = Path(__file__).parents[2] / "src" / "tikhon"
 METHODS = PACKAGE / "methods"
-OTHERS = [path for folder in ("blocks", "measures", "solvers") for path in (PACKAGE / folder).rglob("*.py")]
-STUDIES = [path for path in (PACKAGE / "studies").rglob("*.py") if "\ncard = Card(" in path.read_text()]
-FILES = {path.stem for path in [*METHODS.glob("*/*.py"), *OTHERS, *STUDIES]} - {"__init__"}
+OTHERS = [path for folder in ("blocks", "solvers") for path in (PACKAGE / folder).rglob("*.py")]
+CARDS = [
+    path
+    for folder in ("measures", "studies", "tuning")  # where there are files of no entry too
+    for path in (PACKAGE / folder).rglob("*.py")
+    if "\ncard = Card(" in path.read_text()
+]
+FILES = {path.stem for path in [*METHODS.glob("*/*.py"), *OTHERS, *CARDS]} - {"__init__"}
 
 
 def test_the_table_names_every_method_uncut_in_80_columns() -> None:

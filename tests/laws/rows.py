@@ -439,6 +439,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "attacks.rows_norm": Function(lambda d: (d.normal(4, 3),)),
     "attacks.steepest": Function(lambda d: (d.normal(4, 3), "2")),
     "attacks.within": Function(lambda d: (d.normal(4, 3), 0.5, "2")),
+    "bins.binned_means": Function(lambda d: (d.probabilities(2, 6), d.normal(2, 6), 3, True), vmap=False),
     "boxes.erased": Function(lambda d: (d.normal(2, 3, 4, 5), d.labels(40, 2).reshape(2, 4, 5).bool(), "mean")),
     "boxes.inside_boxes": Function(lambda d: ((4, 5), 4.0 * d.positive(3, 2), d.positive(3, 2)), differentiable=False),
     "class_relation_kd.transfer_weights": Function(
@@ -827,6 +828,10 @@ FUNCTIONS: Mapping[str, Function] = {
     "spectral_norm.as_matrix": Function(lambda d: (d.normal(3, 2, 2), 1)),
     "spectral_norm.power_iteration": Function(lambda d: (d.normal(3, 4), d.normal(3), 2)),
     "spectral_norm.spectrally_normalised": Function(lambda d: (d.normal(3, 2, 2), d.positive(3), d.positive(4))),
+    "statistics.newcombe_interval": Function(
+        lambda d: (d.positive(4), 2.0 + d.positive(4), d.positive(4), 3.0 + d.positive(4))
+    ),
+    "statistics.wilson_interval": Function(lambda d: (d.positive(4), 2.0 + d.positive(4))),
     "stereo.block_matching": Function(
         lambda d: (d.normal(12), d.normal(12), torch.arange(4, dtype=torch.float64), 3), differentiable=False
     ),

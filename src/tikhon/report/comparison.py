@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tikhon.core.errors import TikhonError
-from tikhon.studies.statistics import Reliability
+from tikhon.measures.calibration import PlainReliability
 
 BASELINE = "none"
 
@@ -43,7 +43,7 @@ class Arm:
     relative_memory: float | None
     seeds: list[dict[str, Any]]
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
-    reliability: Reliability | None = None
+    reliability: PlainReliability | None = None
 
     @property
     def differs(self) -> bool:

@@ -7,8 +7,9 @@ from math import fsum, nan
 from statistics import fmean, median
 from typing import Any
 
+from tikhon.math.statistics import mean_interval, paired_difference
+from tikhon.measures.calibration import PlainReliability
 from tikhon.report.comparison import BASELINE, Arm, Comparison
-from tikhon.studies.statistics import Reliability, mean_interval, paired_difference
 
 Result = Mapping[str, Any]
 """What `studies.experiment.run_cell` returns, or {"failed": why} for a run that diverged."""
@@ -72,13 +73,13 @@ def _by_name(runs: Sequence[Mapping[str, list[float]]]) -> dict[str, list[list[f
     return {name: [curves[name] for curves in runs] for name in (runs[0] if runs else ())}
 
 
-def pooled(diagrams: Sequence[Reliability | None]) -> Reliability | None:
+def pooled(diagrams: Sequence[PlainReliability | None]) -> PlainReliability | None:
     """The diagram of all predictions together: the mean of each bin, weighted by how many predictions each holds."""
     known = [diagram for diagram in diagrams if diagram is not None]
     if not known:
         return None
     counts = [sum(counts) for counts in zip(*(diagram["count"] for diagram in known), strict=True)]
-    return Reliability(
+    return PlainReliability(
         confidence=_weighted([(diagram["confidence"], diagram["count"]) for diagram in known], counts),
         accuracy=_weighted([(diagram["accuracy"], diagram["count"]) for diagram in known], counts),
         count=counts,

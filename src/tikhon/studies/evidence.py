@@ -17,9 +17,9 @@ import tikhon
 from tikhon.core.catalogue import Listing, find
 from tikhon.core.errors import TikhonError
 from tikhon.core.files import write_whole
+from tikhon.math.statistics import mean_interval, paired_difference
 from tikhon.studies.arms import source_hash
 from tikhon.studies.cells import Event, Report, RunCells
-from tikhon.studies.statistics import mean_interval, paired_difference
 from tikhon.studies.study import Expectation, Study, find_study, study_path
 from tikhon.studies.workers import run_cells
 

@@ -16,9 +16,9 @@ from tikhon.core.fit import History, fit
 from tikhon.core.recipe import Recipe
 from tikhon.data import Split, Task, build_model, load_task
 from tikhon.data.names import unknown
+from tikhon.measures.calibration import reliability
 from tikhon.studies.arms import Arm, parse_arm
 from tikhon.studies.cost import TrainingStep, peak_memory
-from tikhon.studies.statistics import expected_calibration_error, reliability
 
 Cell = Mapping[str, Any]
 Report = Callable[[float], None]
@@ -158,18 +158,15 @@ def _result(
         output = model(task.test.inputs)
         _refuse_nonfinite(output, curves)
         final = {name: metric(model) for name, metric in metrics.items()}
-        probabilities = recipe.probabilities(output) if task.kind == "classes" else None
-    labels = task.test.target.numpy()
+        diagram = reliability(recipe.probabilities(output), task.test.target) if task.kind == "classes" else None
     return {
         "metric_name": "accuracy" if task.kind == "classes" else "r2",
         "metric": final["test"],
         "train_metric": final["train"],
         "validation_metric": final["validation"],
         "gap": final["train"] - final["test"],
-        "calibration_error": (
-            None if probabilities is None else expected_calibration_error(probabilities.numpy(), labels)
-        ),
-        "reliability": None if probabilities is None else reliability(probabilities.numpy(), labels),
+        "calibration_error": None if diagram is None else diagram.expected_error,
+        "reliability": None if diagram is None else diagram.plain(),
         "best_epoch": history.best_epoch,
         "epochs": len(history.train_loss),
         "seconds": history.seconds,

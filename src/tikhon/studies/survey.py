@@ -17,12 +17,12 @@ from tikhon.core.catalogue import Listing, find, methods
 from tikhon.core.errors import TikhonError, near_misses
 from tikhon.core.files import write_whole
 from tikhon.core.method import Method
+from tikhon.math.statistics import mean_interval, paired_difference
 from tikhon.studies import split_digits
 from tikhon.studies.arms import parse_arm, source_hash
 from tikhon.studies.cells import Event, RunCells
 from tikhon.studies.evidence import bundled
 from tikhon.studies.experiment import LEARNING_RATE, Report
-from tikhon.studies.statistics import mean_interval, paired_difference
 from tikhon.studies.study import Run, Settings, training
 from tikhon.studies.workers import run_cells
 
