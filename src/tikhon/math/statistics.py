@@ -13,8 +13,11 @@ from torch import Tensor
 from tikhon.core.errors import TikhonError
 from tikhon.math.precision import at_least_float32
 
+Estimate = tuple[float, float | None, float | None]
+"""A value and the two ends of its interval, None where there is none."""
 
-def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float | None, float | None]:
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     """Mean and Student's t confidence interval of independent values.
 
     values: (n,), finite, one number a seed. level: the interval's coverage, in (0, 1).
@@ -33,7 +36,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float 
     return mean, mean - half, mean + half
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[float, float | None, float | None]:
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:
     """Mean of a - b with its t interval, where a[i] and b[i] share seed i (split, corruption, weights, order).
 
     a, b: (n,), finite. The variation that both share cancels, so this interval is narrower than that of two
@@ -45,7 +48,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[
     return mean_interval(first - second, level)
 
 
-def welch_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[float, float | None, float | None]:
+def welch_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:
     """Mean of a minus mean of b with Welch's t interval, of independent samples whose variances may differ.
 
     a: (n,), b: (m,), finite. Returns (difference, low, high); low and high are None where a sample has one value.
