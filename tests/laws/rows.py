@@ -420,6 +420,18 @@ def square_sums(values: Tensor) -> Tensor:
 
 
 FUNCTIONS: Mapping[str, Function] = {
+    "activation_hash.activation_hash": Function(
+        lambda d: (Scores(d), d.normal(12, 4), d.labels(12, 3), d.normal(5, 4), d.labels(5, 3), [""]),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
+    "activation_hash.neural_codes": Function(
+        lambda d: (Scores(d), d.normal(12, 4), [""]), differentiable=False, vmap=False, compiles=False
+    ),
+    "activation_hash.redundancy": Function(
+        lambda d: (d.normal(12, 3) > 0,), differentiable=False, vmap=False, compiles=False
+    ),
     "adamixup.intrusion_losses": Function(lambda d: (d.normal(5), d.normal(5))),
     "adamixup.mixed_by_row": Function(lambda d: (d.normal(4, 3), d.permutation(4), d.positive(4) - 0.5)),
     "adamixup.policy_share": Function(lambda d: (d.normal(4, 3), d.positive(4) - 0.5)),
@@ -613,6 +625,9 @@ FUNCTIONS: Mapping[str, Function] = {
     "magnitude_pruning.largest_kept": Function(lambda d: (pair(d), 0.5), differentiable=False),
     "mapo.likelihood_score": Function(lambda d: (d.positive(5, 2), 0.5)),
     "mapo.mapo_losses": Function(lambda d: (d.positive(5, 2), 0.1, 0.5, 10.0)),
+    "matching.clustering_accuracy": Function(
+        lambda d: (d.labels(12, 3), d.labels(12, 3)), differentiable=False, vmap=False, compiles=False
+    ),
     "mean_teacher.disagreement": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "mixed_barlow_twins.mixing_gap": Function(
         lambda d: (d.normal(5, 3), d.normal(5, 3), d.normal(5, 3), d.permutation(5), 0.3)
