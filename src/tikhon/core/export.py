@@ -47,10 +47,10 @@ def export(run: Run, plan: Plan, example: Any, deployed: Callable[[], AbstractCo
     for entry in plan.of("export"):
         model = entry.method.export(model)
     run.taps.remove()
-    _refuse_traces(model)
+    refuse_traces(model)
     if expected is not None:
         with evaluating(model):
-            _refuse_different(run.output(model, example), expected)
+            refuse_different(run.output(model, example), expected)
     return model
 
 
@@ -62,7 +62,7 @@ def _uncompile(model: nn.Module) -> None:
             module._modules[name] = getattr(child, "_orig_mod", child)
 
 
-def _refuse_different(found: Tensor, expected: Tensor) -> None:
+def refuse_different(found: Tensor, expected: Tensor) -> None:
     tolerance = 1e-9 if expected.dtype == torch.float64 else 1e-4 if expected.dtype == torch.float32 else 5e-2
     scale = float(expected.abs().max().clamp_min(1.0))
     difference = float((found - expected).abs().max())
@@ -73,7 +73,7 @@ def _refuse_different(found: Tensor, expected: Tensor) -> None:
         )
 
 
-def _refuse_traces(model: nn.Module) -> None:
+def refuse_traces(model: nn.Module) -> None:
     """A finished model has nothing of tikhon in it but what its owner built it of: blocks, and models of studies."""
     for name, module in model.named_modules():
         hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
