@@ -31,3 +31,13 @@ def test_the_gradient_is_the_mask():
     found = dropped(features, torch.tensor(0.3))
     found.sum().backward()
     torch.testing.assert_close(features.grad * features.detach(), found.detach())
+
+
+def test_rates_of_rows_drop_by_row_and_by_the_generator_that_is_given():
+    features, rates = torch.ones(3, 5000), torch.tensor([[0.0], [0.3], [1.0]])
+    state = torch.get_rng_state()
+    found = dropped(features, rates, torch.Generator().manual_seed(1))
+    assert torch.equal(found, dropped(features, rates, torch.Generator().manual_seed(1)))
+    assert not torch.equal(found, dropped(features, rates, torch.Generator().manual_seed(2)))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close((found == 0).double().mean(1), rates[:, 0].double(), rtol=0, atol=0.03)

@@ -20,16 +20,21 @@ def beta(alpha: float, generator: torch.Generator) -> float:
     return float(torch.sigmoid(log_gamma[0] - log_gamma[1]))
 
 
-def dropped(features: Tensor, p: float | Tensor) -> Tensor:
+def dropped(features: Tensor, p: float | Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Every element is 0 with probability p, and otherwise divided by 1 - p: `F.dropout`, also of a p in a tensor.
 
     features: of any shape; p: in [0, 1], a number or a tensor (), which a compiled graph need not be compiled again
-    for. The mask comes from torch's global generator, in both cases by draws of its own.
+    for, or a tensor that broadcasts with the features; generator: where the mask of a p in a tensor comes from, torch's
+    global one by default, from which numbers and tensors make draws of their own.
 
     >>> dropped(torch.ones(3), torch.tensor(1.0))
     tensor([0., 0., 0.])
     """
     if not isinstance(p, Tensor):
         return F.dropout(features, p)
-    kept = torch.rand_like(features, dtype=torch.float32) >= p
+    if generator is None:
+        uniform = torch.rand_like(features, dtype=torch.float32)
+    else:
+        uniform = torch.rand(features.shape, generator=generator, device=features.device)
+    kept = uniform >= p
     return features * (kept / (1.0 - p).clamp_min(1e-12)).to(features.dtype)
