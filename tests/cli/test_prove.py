@@ -60,7 +60,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "pyproject.toml").write_text("")
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
     package = root / "src" / "tikhon"
-    folders = ("methods/*", "studies/*", "measures", "solvers/*", "blocks/*")
+    folders = ("methods/*", "studies/*", "measures", "tuning", "solvers/*", "blocks/*")
     for path in (path for folder in folders for path in package.glob(f"{folder}/*.py")):
         if path.name != "__init__.py":
             path.unlink()
