@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: two threads beside another busy process are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint types unit parity fuzz works-with vision evidence surveys current stubs browser clean
+.PHONY: help setup demo test lint types unit parity fuzz works-with vision evidence surveys current stubs docs site browser clean
 
 help:
 	@echo "make demo    which of several methods rescues a network from 40% wrong labels (3 minutes)"
@@ -16,6 +16,7 @@ help:
 	@echo "make vision  models of torchvision and timm, in an environment of their own (5 GB; VISION= for other releases)"
 	@echo "make evidence  run the studies that are due, and draw the tables of README and docs"
 	@echo "make surveys   all methods against each problem, on the same tasks: hours, resumed where it stopped"
+	@echo "make docs    the documentation as pages in site/, a page for each method; make site serves it while you write"
 	@echo "make stubs   src/tikhon/__init__.pyi, for type checkers: after adding a method"
 	@echo "make lint | types | unit   the parts of make test"
 
@@ -76,6 +77,14 @@ current: setup
 	$(BIN)/tikhon prove --all --check
 	$(BIN)/tikhon survey --check
 
+# The theme announces its successor on every build.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "site/index.html"
+
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 stubs: setup
 	$(BIN)/python tools/stubs.py
 
@@ -84,4 +93,4 @@ browser:
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq -y chromium >/dev/null; } || echo "no chromium: the tests of the report's page will be skipped"
 
 clean:
-	rm -rf .venv .venv-vision build dist .mypy_cache .ruff_cache .pytest_cache demo
+	rm -rf .venv .venv-vision build dist site .mypy_cache .ruff_cache .pytest_cache demo

@@ -1,22 +1,11 @@
-"""The plots of a comparison, as SVG that takes its colours from the page.
-
-matplotlib draws with placeholder colours, which are then replaced by CSS: ``currentColor`` for axes and text and
-``var(--arm-N)`` for the arms, so that one drawing follows the light and the dark scheme. Text stays text, and the same
-numbers give the same bytes. A drawing is about as wide as a phone, in the size that its text is read at; the page puts
+"""The plots of a comparison. Each is about as wide as a phone, in the size that its text is read at; the page puts
 drawings side by side where there is room.
 """
 
-import html
-import io
 import math
-import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,52 +14,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from tikhon.report.comparison import BASELINE, Arm, Comparison
+from tikhon.report.drawing import COLOURS, INK, MUTED, PAPER, PLAIN, Plot, drawing, finished
 from tikhon.report.wording import in_percent, interval, metric_name, number, signed
 
-COLOURS = 6  # --arm-0 ... --arm-5 of the page's style sheet, after which colours repeat with other dashes
 DASHES = ((), (6.0, 2.0), (2.0, 2.0), (7.0, 2.0, 2.0, 2.0))
 BASELINE_DASH = (1.0, 1.5)
-
-INK, MUTED, GRID, PAPER, PLAIN = "#000001", "#000002", "#000003", "#000004", "#000005"
-PLACEHOLDERS = {
-    INK: "currentColor",
-    MUTED: "var(--muted)",
-    GRID: "var(--grid)",
-    PAPER: "var(--background)",
-    PLAIN: "var(--arm-none)",
-} | {f"#00001{slot}": f"var(--arm-{slot})" for slot in range(COLOURS)}
-
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 11.0,
-    "axes.titlesize": 11.0,
-    "text.color": INK,
-    "text.parse_math": False,  # a "$" in a name is a dollar
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "lines.linewidth": 1.8,
-    "lines.scale_dashes": False,
-}
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A drawing for the page: its title, the same in words for those who cannot see it, the SVG, and a note below."""
-
-    title: str
-    alternative: str
-    svg: str
-    note: str
 
 
 @dataclass(frozen=True)
@@ -103,7 +51,7 @@ def learning_curves(comparison: Comparison) -> list[Plot]:
     for name in names:
         metric = name.endswith("metric")
         title = name.replace("metric", metric_name(comparison)).replace("_", " ")
-        with _figure(330, 250) as (figure, axes):
+        with drawing(330, 250) as (figure, axes):
             ends = []
             for arm in comparison.arms:
                 values = _by_epoch(arm.curves.get(name, []))
@@ -121,7 +69,7 @@ def learning_curves(comparison: Comparison) -> list[Plot]:
             if metric:
                 _metric_ticks(comparison, axes.yaxis.set_major_formatter)
             if ends:
-                plots.append(_plot(figure, f"curve {name}", title, f"{title} by epoch: {'; '.join(ends)}"))
+                plots.append(finished(figure, f"curve {name}", title, f"{title} by epoch: {'; '.join(ends)}"))
     return plots
 
 
@@ -135,7 +83,7 @@ def paired_differences(comparison: Comparison) -> Plot | None:
     if not arms:
         return None
     lines = []
-    with _figure(330, 60 + 42 * len(arms)) as (figure, axes):
+    with drawing(330, 60 + 42 * len(arms)) as (figure, axes):
         axes.axvline(0, color=INK, linewidth=1.2)
         axes.grid(axis="y", visible=False)
         for row, arm in enumerate(arms):
@@ -163,7 +111,7 @@ def paired_differences(comparison: Comparison) -> Plot | None:
         axes.margins(x=0.06)
         axes.set_xlabel(f"difference in {metric_name(comparison)}{', points' if in_percent(comparison) else ''}")
         _metric_ticks(comparison, axes.xaxis.set_major_formatter, unit="")
-        return _plot(figure, "differences", "Difference to none", f"Paired difference to none: {'; '.join(lines)}")
+        return finished(figure, "differences", "Difference to none", f"Paired difference to none: {'; '.join(lines)}")
 
 
 def reliability(comparison: Comparison) -> list[Plot]:
@@ -178,7 +126,7 @@ def reliability(comparison: Comparison) -> list[Plot]:
         confidence, accuracy, count = bins[:, np.isfinite(bins).all(0)]  # an empty bin has neither of the first two
         if not count.size:
             continue
-        with _figure(170, 178) as (figure, axes):
+        with drawing(170, 178) as (figure, axes):
             axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
             axes.plot(confidence, accuracy, color=look[arm.name].placeholder, linewidth=1.4)
             axes.scatter(confidence, accuracy, s=8 + 150 * count / count.sum(), color=look[arm.name].placeholder, lw=0)
@@ -195,7 +143,7 @@ def reliability(comparison: Comparison) -> list[Plot]:
                 f"Reliability of {arm.name}: on average {'over' if over > 0 else 'under'}confident "
                 f"by {100 * abs(over):.1f} points{error}"
             )
-            plots.append(_plot(figure, f"reliability {arm.name}", arm.name, alternative))
+            plots.append(finished(figure, f"reliability {arm.name}", arm.name, alternative))
     return plots
 
 
@@ -208,7 +156,7 @@ def cost_and_gain(comparison: Comparison) -> list[Plot]:
         if not points:
             continue
         look = looks(comparison)
-        with _figure(330, 260) as (figure, axes):
+        with drawing(330, 260) as (figure, axes):
             for arm, x, y, low, high in points:
                 colour = look[arm.name].placeholder
                 axes.plot([x, x], [low, high], color=colour, linewidth=1.6)
@@ -223,7 +171,7 @@ def cost_and_gain(comparison: Comparison) -> list[Plot]:
             numbers = _label_points(figure, axes, [(arm.name, x, y, low, high) for arm, x, y, low, high in points])
             words = "; ".join(f"{arm.name} {number(comparison, y)} at {x:.2f}x" for arm, x, y, _, _ in points)
             plots.append(
-                _plot(figure, f"cost {cost}", f"Gain against {cost}", f"Gain against {cost}: {words}", numbers)
+                finished(figure, f"cost {cost}", f"Gain against {cost}", f"Gain against {cost}: {words}", numbers)
             )
     return plots
 
@@ -324,38 +272,3 @@ def _metric_ticks(comparison: Comparison, set_formatter: Callable[[FuncFormatter
 
 def _short(name: str, length: int) -> str:
     return name if len(name) <= length else f"{name[: length - 1]}…"
-
-
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """An empty figure of width x height points in the report's style, whatever style the user's own matplotlib has."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        # The browser draws the text with its own fonts: a sign that is missing in matplotlib's font is no fault.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
-        yield figure, figure.add_subplot()
-
-
-def _plot(figure: Figure, identity: str, title: str, alternative: str, note: str = "") -> Plot:
-    buffer = io.StringIO()
-    matplotlib.rcParams["svg.hashsalt"] = identity
-    nothing = {"Creator": None, "Date": None, "Format": None, "Type": None}
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)  # it would style the whole page
-    prefix = re.sub(r"[^a-z0-9]+", lambda part: "-" + part[0].encode().hex() + "-", identity)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)  # ids are unique in a page, not in a plot
-    svg = re.sub(r"((?:fill|stroke): )(#0000[01]\d)", lambda found: found[1] + PLACEHOLDERS[found[2]], svg)
-    svg = re.sub(
-        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
-        lambda found: (
-            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {found[1]} '
-            f'class="plot" role="img" aria-label="{html.escape(alternative)}">'
-        ),
-        svg,
-        count=1,
-    )
-    return Plot(title, alternative, svg, note)
