@@ -18,6 +18,7 @@ _HOMES = {
     "Diverged": "errors",
     "During": "combine",
     "History": "fit",
+    "Learned": "strength",
     "Loss": "losses",
     "Method": "method",
     "OneOf": "combine",

@@ -27,6 +27,7 @@ from tikhon.core.queue import Queue as Queue
 from tikhon.core.recipe import Recipe as Recipe
 from tikhon.core.step import Step as Step
 from tikhon.core.step_mean import StepMean as StepMean
+from tikhon.core.strength import Learned as Learned
 from tikhon.core.strength import Schedule as Schedule
 from tikhon.core.strength import Strength as Strength
 from tikhon.core.strength import cosine as cosine
@@ -162,6 +163,7 @@ __all__ = [
     "Diverged",
     "During",
     "History",
+    "Learned",
     "Loss",
     "Method",
     "OneOf",

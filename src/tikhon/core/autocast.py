@@ -49,6 +49,8 @@ class Precision:
 
     def __init__(self) -> None:
         self._caller: Callable[[], AbstractContextManager[Any]] | None = None
+        self.dtype: torch.dtype | None = None
+        """Of the caller's autocast; None without one."""
 
     def full(self, device: torch.device) -> AbstractContextManager[Any]:
         """Inside, autocast is off, but for passes."""
@@ -56,12 +58,22 @@ class Precision:
 
     @contextmanager
     def _full(self, kind: str) -> Iterator[None]:
-        outer, self._caller = self._caller, partial(torch.autocast, kind, torch.get_autocast_dtype(kind))
+        outer, dtype = (self._caller, self.dtype), torch.get_autocast_dtype(kind)
+        self._caller, self.dtype = partial(torch.autocast, kind, dtype), dtype
         try:
             with torch.autocast(kind, enabled=False):
                 yield
         finally:
-            self._caller = outer
+            self._caller, self.dtype = outer
+
+    @contextmanager
+    def without(self) -> Iterator[None]:
+        """Inside, passes too are in full precision."""
+        outer, self._caller, self.dtype = (self._caller, self.dtype), None, None
+        try:
+            yield
+        finally:
+            self._caller, self.dtype = outer
 
     def a_pass(self) -> AbstractContextManager[Any]:
         """Inside, autocast is as the caller set it."""

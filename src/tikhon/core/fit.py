@@ -65,6 +65,8 @@ def fit(
     after every epoch; training ends where it returns True, as `EarlyStopping.update` does; checkpoint: a folder for the
     state after every epoch: called again with the same arguments after an interruption, training goes on from there and
     ends with the same weights, to the bit.
+
+    Strengths that are learned are tuned on what the metrics do not see: `recipe.tune(validation_batches)` before.
     """
     inputs, target = data
     if len(inputs) != len(target):

@@ -11,16 +11,19 @@ from tikhon.core.method import scalars
 from tikhon.core.parameters import Selected, Where, every_parameter, matches
 from tikhon.core.plan import Plan
 from tikhon.core.run import Run
+from tikhon.core.strength import resolve
+from tikhon.core.tuning import Tuning
 
 
-def numbers(plan: Plan, run: Run, parts: Mapping[str, Tensor]) -> dict[str, float]:
+def numbers(plan: Plan, run: Run, parts: Mapping[str, Tensor], tuning: Tuning | None) -> dict[str, float]:
     """As `Recipe.log` says. parts: the parts of the latest loss. Waits for the device."""
     values = {f"loss/{name}": float(value) for name, value in parts.items()}
     for entry in plan.entries:
         for name, strength in scalars(entry.method).items():
-            values[f"{entry.key}/{name}"] = entry.step.value(strength)
+            values[f"{entry.key}/{name}"] = resolve(strength, run.clock)
     if run.prepared and (chosen := _acted_on(plan, run)):
         values["sparsity"] = zero_share(chosen)
+    values |= {} if tuning is None else tuning.numbers()
     return values | {f"skipped/{what}": float(count) for what, count in run.skipped.state().items() if count}
 
 

@@ -13,6 +13,7 @@ from tikhon.core.card import Card
 from tikhon.core.losses import Loss
 from tikhon.core.parameters import Selected
 from tikhon.core.step import Inner, Step
+from tikhon.core.strength import Learned
 from tikhon.core.target import Target
 from tikhon.core.terms import Terms
 
@@ -184,6 +185,11 @@ def scalars(method: Method) -> dict[str, Any]:
     found = {name: getattr(method, name, None) for name in strengths(type(method))}
     inside = (one for one in method.modules() if isinstance(one, Method) and one is not method)
     return found | {f"{one.key}/{name}": getattr(one, name, None) for one in inside for name in strengths(type(one))}
+
+
+def learned(method: Method) -> dict[str, Learned]:
+    """A method's learned strengths by name."""
+    return {name: strength for name, strength in scalars(method).items() if isinstance(strength, Learned)}
 
 
 def strengths(kind: type[Method]) -> tuple[str, ...]:

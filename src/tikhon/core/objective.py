@@ -12,11 +12,13 @@ from tikhon.core.errors import Diverged, TikhonError
 from tikhon.core.losses import Loss, weighted_losses
 from tikhon.core.plan import Entry, Plan
 from tikhon.core.run import Run
-from tikhon.core.strength import resolve
+from tikhon.core.strength import Strength, resolve
 from tikhon.core.target import Target
 from tikhon.core.terms import Term, Terms
 
 Total = float | Tensor
+Parts = dict[str, tuple[Strength, Tensor]]
+"""Addends of the loss by name: strength and reduced value."""
 
 
 class Objective:
@@ -25,12 +27,15 @@ class Objective:
     def __init__(self, plan: Plan, run: Run, loss: Loss, smoothing: float) -> None:
         self.plan, self.run, self.loss, self.smoothing = plan, run, loss, smoothing
         self.values: dict[str, Tensor] = {}  # the parts of the latest loss, detached, for logs and diagnosis
+        self.parts: Parts | None = None  # those of `again` with their graphs, where somebody asked by giving a dict
         self.reads_samples = plan.acts("batch", "remember", "targets", "terms", "evaluate") or smoothing > 0.0
 
     def plain(self, output: Tensor, value: Tensor) -> Tensor:
         """The base loss, fused."""
         loss = self.loss.mean(output, value)
         self.values = {"task": loss.detach()}
+        if self.parts is not None:
+            self.parts["task"] = (1.0, loss)
         return loss
 
     def first(self, output: Tensor, target: Target, total: Total | None, ignored: bool) -> tuple[Tensor, Target]:
@@ -39,12 +44,17 @@ class Objective:
             if entry.active():
                 self._enter(entry, "remember")
                 entry.method.remember(output, target, entry.step)
+        target = self.asked(output, target)
+        return self.again(output, target, total, ignored), target
+
+    def asked(self, output: Tensor, target: Target) -> Target:
+        """What the output is asked to fit."""
         target = target.smooth(self.smoothing) if self.smoothing else target
         for entry in self.plan.of("targets"):
             if entry.active():
                 self._enter(entry, "targets")
                 target = entry.method.targets(output, target, entry.step)
-        return self.again(output, target, total, ignored), target
+        return target
 
     def again(self, output: Tensor, target: Target, total: Total | None, ignored: bool) -> Tensor:
         """The loss of a pass whose targets are known; writes nothing. ignored: whether some positions do not count."""
@@ -80,6 +90,8 @@ class Objective:
             denominator = math.inf
         result = losses.sum() / denominator
         self.values = {"task": result.detach()}
+        if self.parts is not None:
+            self.parts["task"] = (1.0, result)
         for name, term in terms.items():
             strength = resolve(term.strength, self.run.clock)
             if term.per_sample:
@@ -94,6 +106,8 @@ class Objective:
                 share = 1.0 if total is None else (len(losses) if mass is None else mass.sum()) / denominator
                 value = term.value * share
             self.values[name] = value.detach()
+            if self.parts is not None:
+                self.parts[name] = (term.strength, value)
             result = result + strength * value
         return result
 

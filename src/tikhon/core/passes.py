@@ -46,6 +46,7 @@ class Passing:
 
     def __init__(self) -> None:
         self._of_loss = False
+        self.inside = False  # any pass that the recipe started
 
     @property
     def of_loss(self) -> bool:
@@ -57,11 +58,11 @@ class Passing:
 
     @contextmanager
     def during(self, of_loss: bool) -> Iterator[None]:
-        outer, self._of_loss = self._of_loss, of_loss
+        outer, self._of_loss, self.inside = (self._of_loss, self.inside), of_loss, True
         try:
             yield
         finally:
-            self._of_loss = outer
+            self._of_loss, self.inside = outer
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from itertools import pairwise
 from tikhon.core.combine import During
 from tikhon.core.errors import TikhonError
 from tikhon.core.losses import Kind
-from tikhon.core.method import MOMENTS, ONE_OWNER, SLOTS, Method, overrides
+from tikhon.core.method import MOMENTS, ONE_OWNER, SLOTS, Method, learned, overrides
 from tikhon.core.run import Run
 from tikhon.core.step import Step
+from tikhon.core.strength import Learned
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,14 @@ class Plan:
     def acts(self, *moments: str) -> bool:
         return any(self._of[moment] for moment in moments)
 
+    def learned(self) -> dict[Learned, str]:
+        """The learned strengths, and METHOD/ARGUMENT where each was found first."""
+        found: dict[Learned, str] = {}
+        for entry in self.entries:
+            for name, strength in learned(entry.method).items():
+                found.setdefault(strength, f"{entry.key}/{name}")
+        return found
+
     def explain(self) -> str:
         """The moments of a training step and who acts in each, in order."""
         lines = []
@@ -62,6 +71,8 @@ class Plan:
         for entry in self.entries:
             if entry.window is not None:
                 lines.append(f"{entry.key} acts while {entry.window.begin:g} <= progress < {entry.window.end:g}")
+        for strength, name in self.learned().items():
+            lines.append(f"{name} is learned between {strength.low:g} and {strength.high:g}")
         return "\n".join(lines) if lines else "no methods: plain training"
 
 

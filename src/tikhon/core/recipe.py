@@ -29,6 +29,7 @@ from tikhon.core.shards import holds_shards, let_go
 from tikhon.core.state import load_state, save_state
 from tikhon.core.target import rows_alone
 from tikhon.core.training import Batch, Training
+from tikhon.core.tuning import MakeOptimizer, Tuning
 from tikhon.core.window import Window
 
 
@@ -66,6 +67,7 @@ class Recipe:
         for entry in self._plan.of("loss_function"):
             self._run.loss = entry.method.loss_function(self._run.loss)
         self._reading = Reading(inputs, target, index, labelled=self._run.loss.kind != "output")
+        self._held_out = Reading(inputs, target, index, labelled=self._base.kind != "output")
         smoothing = smoothing if self._run.loss.kind == "classes" else 0.0  # a method may have taken the labels away
         self._objective = Objective(self._plan, self._run, self._run.loss, smoothing)
         self._memories = [
@@ -73,6 +75,8 @@ class Recipe:
         ]
         self._window = Window(self._memories, self._run)
         self._training = Training(self._plan, self._run, self._objective, self._window)
+        self._run.names = self._plan.learned()
+        self._run.clock.learned = {strength: strength.initial for strength in self._run.names}
         self._added: list[Selected] = []
         self._hooks: StepHooks | None = None
         self._wrapper: Any = None
@@ -161,6 +165,26 @@ class Recipe:
         self._hooks = StepHooks(inner, self._training)
         return self
 
+    def tune(
+        self, validation_batches: Iterable[Any], every: int = 10, optimizer: MakeOptimizer | None = None
+    ) -> Recipe:
+        """Let the strengths that are `Learned` follow the validation loss, as `tikhon.core.tuning` says. Before
+        training, in a loop of your own as with `fit` and trainers, and before a saved state is loaded.
+
+        validation_batches: a loader or a list, of batches as in training, held out from it; every: at how many
+        optimizer steps a tuning step is taken; optimizer: a function that makes the torch optimizer of the strengths'
+        logarithms, Adam with rate 0.1 by default.
+
+        >>> strength = tikhon.Learned(1e-3, 1e-6, 1.0)
+        >>> recipe = Recipe(tikhon.L2(strength)).tune([(torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]))])
+        """
+        if self._training.tuning is not None:
+            raise TikhonError("This recipe is tuned already: call tune once.")
+        self._training.tuning = Tuning(
+            self._run, self._objective, self._base, self._held_out, validation_batches, every, optimizer
+        )
+        return self
+
     # The training step -----------------------------------------------------------------------------------------------
 
     def loss(
@@ -242,9 +266,12 @@ class Recipe:
         `loss/PART`: the parts of the latest loss; `METHOD/STRENGTH`: the strengths in force; `sparsity`: the share of
         exact zeros among the weights that methods select with `where`. So far, where there are any: `skipped/steps`,
         steps tried in vain (gradients overflowed under a scaler, known once the next loss is computed), and
-        `skipped/samples`, samples that methods left out, as often as they did.
+        `skipped/samples`, samples that methods left out, as often as they did; of learned strengths
+        `METHOD/STRENGTH/at_bound`, for how many tuning steps on end it has been at a bound, and
+        `skipped/hypergradients`, tuning steps without effect because a hypergradient was not finite.
         """
-        return log.numbers(self._plan, self._run, {**self._objective.values, **self._window.penalty_values})
+        parts = {**self._objective.values, **self._window.penalty_values}
+        return log.numbers(self._plan, self._run, parts, self._training.tuning)
 
     @property
     def criterion(self) -> Loss:
@@ -263,12 +290,12 @@ class Recipe:
         As with torch, the tensors are those in use and change when training goes on: copy them to keep them in memory.
         """
         self._run.restore()
-        return save_state(self._run, self.methods)
+        return save_state(self._run, self.methods, self._training.tuning)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken. A foreign state is refused and nothing is changed."""
         self._run.restore()
-        load_state(self._run, self.methods, state)
+        load_state(self._run, self.methods, state, self._training.tuning)
         self._window.resume()
 
     # At the end ------------------------------------------------------------------------------------------------------

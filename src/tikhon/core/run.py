@@ -18,6 +18,7 @@ from tikhon.core.passes import Passing, RandomState, frozen_statistics
 from tikhon.core.shards import gradients_apart, let_go, part_of, whole_parameters
 from tikhon.core.skipped import Skipped
 from tikhon.core.step import Clock
+from tikhon.core.strength import Learned
 from tikhon.core.taps import Feature, Taps
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Run:
         self.precision = Precision()
         self.features: dict[str, Feature] = {}
         self.moment = ""
+        self.names: dict[Learned, str] = {}  # METHOD/ARGUMENT of each learned strength
+        self.reads: set[tuple[Learned, str]] | None = None  # in which moments they were read, while somebody watches
         self.passing = Passing()
         self.rank = 0
         self.world = 1

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from tikhon.core.errors import TikhonError
-from tikhon.core.method import scalars
+from tikhon.core.method import learned, scalars
 from tikhon.core.parameters import Selected, every_parameter, select
 from tikhon.core.passes import unwrapped
 from tikhon.core.plan import Entry, Plan
@@ -76,6 +76,11 @@ def refuse_shards(plan: Plan, model: nn.Module) -> None:
     if not holds_shards(model):
         return
     for entry in plan.entries:
+        if learned(entry.method):
+            raise TikhonError(
+                f"{entry.key} has a Learned strength, which takes passes at other weights, and sharded parameters "
+                "(FSDP2) are not moved for these. Train with DistributedDataParallel, or give a number or a schedule."
+            )
         why = entry.method.exempt.get("shards")
         if why is not None:
             raise TikhonError(

@@ -9,18 +9,20 @@ from tikhon.core.batches import map_tensors
 from tikhon.core.errors import TikhonError
 from tikhon.core.method import Method
 from tikhon.core.run import Run
+from tikhon.core.tuning import Tuning
 
 FORMAT = 2
 
 
-def save_state(run: Run, methods: Mapping[str, Method]) -> dict[str, Any]:
-    return {
+def save_state(run: Run, methods: Mapping[str, Method], tuning: Tuning | None) -> dict[str, Any]:
+    state = {
         "format": FORMAT,
         "seed": run.seed,
         "clock": run.clock.state(),
         "skipped": run.skipped.state(),
         "methods": {key: method.state_dict() for key, method in methods.items()},
     }
+    return state if tuning is None else {**state, "tuning": tuning.state()}
 
 
 def refuse_foreign(run: Run, methods: Mapping[str, Method], state: Mapping[str, Any]) -> None:
@@ -40,13 +42,23 @@ def refuse_foreign(run: Run, methods: Mapping[str, Method], state: Mapping[str, 
             f"The state is of a recipe with {', '.join(sorted(state['methods'])) or 'no methods'}; "
             f"this one has {', '.join(sorted(methods)) or 'none'}."
         )
+    tuned = state.get("tuning", {}).get("strengths", {})
+    if set(tuned) != set(run.names.values()):
+        raise TikhonError(
+            f"The state is of a recipe that learns {', '.join(sorted(tuned)) or 'no strength'}; "
+            f"this one learns {', '.join(sorted(run.names.values())) or 'none'}."
+        )
     if state["seed"] != run.seed:
         raise TikhonError(f"The state is of a recipe with seed={state['seed']}; this one has seed={run.seed}.")
 
 
-def load_state(run: Run, methods: Mapping[str, Method], state: Mapping[str, Any]) -> None:
+def load_state(run: Run, methods: Mapping[str, Method], state: Mapping[str, Any], tuning: Tuning | None) -> None:
     """Load all or nothing."""
     refuse_foreign(run, methods, state)
+    if run.names and tuning is None:
+        raise TikhonError(
+            "The state of learned strengths is loaded once the recipe knows how: call recipe.tune before."
+        )
     if not run.prepared:
         raise TikhonError("A state is loaded last: first prepare, then the optimizer, attach, and load_state_dict.")
     before = {key: _copy(method.state_dict()) for key, method in methods.items()}
@@ -59,6 +71,8 @@ def load_state(run: Run, methods: Mapping[str, Method], state: Mapping[str, Any]
         raise TikhonError(f"The state does not fit this recipe's {key}; nothing was changed. {error}") from error
     run.clock.load(state["clock"])
     run.skipped.load(state["skipped"])
+    if tuning is not None:
+        tuning.load(state["tuning"])
 
 
 def _counters(given: Any, known: Mapping[str, int]) -> bool:

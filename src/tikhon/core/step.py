@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from tikhon.core.parameters import Selected, Where
 from tikhon.core.passes import Passing
 from tikhon.core.shards import whole_parameters
-from tikhon.core.strength import Schedule, Strength, resolve
+from tikhon.core.strength import Learned, Strength, resolve
 from tikhon.core.taps import Feature
+from tikhon.core.watched import watched
 
 if TYPE_CHECKING:
     from tikhon.core.losses import Loss
@@ -27,7 +28,7 @@ ON_ALL_RANKS = frozenset({"parameter_terms", "gradients", "after_step", "epoch_e
 class Clock:
     """Counters of training, in a plain object because every step reads them."""
 
-    __slots__ = ("epoch", "epoch_steps", "epochs", "last_epoch_steps", "micro", "number", "steps")
+    __slots__ = ("epoch", "epoch_steps", "epochs", "last_epoch_steps", "learned", "micro", "number", "steps")
 
     def __init__(self) -> None:
         self.number = 0  # optimizer steps that really happened
@@ -37,6 +38,7 @@ class Clock:
         self.last_epoch_steps = 0
         self.steps: int | None = None  # how long training is, if known
         self.epochs: int | None = None
+        self.learned: dict[Learned, float] = {}  # what they are now
 
     @property
     def progress(self) -> float:
@@ -117,7 +119,7 @@ class Step:
 
     def value(self, strength: Strength) -> float:
         """The strength as a number, the same all through one step."""
-        return resolve(strength, self._run.clock)
+        return watched(strength, self._run) if isinstance(strength, Learned) else resolve(strength, self._run.clock)
 
     def graph_value(self, strength: Strength, device: torch.device) -> float | Tensor:
         """The strength for what is computed inside the model: a number, or for a schedule a tensor ().
@@ -125,7 +127,7 @@ class Step:
         A number is part of a compiled graph: of a schedule there would be one graph for each of its values.
         """
         value = self.value(strength)
-        return torch.full((), value, device=device) if isinstance(strength, Schedule) else value
+        return value if isinstance(strength, (int, float)) else torch.full((), float(value), device=device)
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """The method's own random numbers on `device`.

@@ -1,4 +1,4 @@
-"""Strengths: any scalar of a method is a number or a schedule of training progress."""
+"""Strengths: any scalar of a method is a number, a schedule of training progress, or learned while training goes on."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class Position(Protocol):
     def progress(self) -> float: ...
     @property
     def epoch_progress(self) -> float: ...
+    @property
+    def learned(self) -> Mapping[Learned, float]: ...
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,49 @@ class Schedule:
         return tuple(value for _, value in self.levels) if self.levels else (self.start, self.stop)
 
 
-Strength = float | Schedule
-"""A number, or a schedule. Read by a method through `step.value(strength)`, the same number all through one step."""
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A strength that follows the validation loss while the network trains: `tk.L2(tk.Learned(1e-4, 1e-6, 1e-1))`.
+
+    initial: where it starts; low, high: between which it stays, 0 < low <= initial <= high. Needs `recipe.tune`, which
+    says what is learned and how. One object in several places is one shared strength.
+
+    >>> recipe = tikhon.Recipe(tikhon.ELR(Learned(1.0, 0.1, 10.0)))
+    >>> print(recipe.explain())
+    remember         elr
+    terms            elr
+    elr/strength is learned between 0.1 and 10
+    """
+
+    initial: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not all(map(_finite, self.values)) or not 0.0 < self.low <= self.initial <= self.high:
+            raise TikhonError(
+                "Learned(initial, low, high) needs finite numbers with 0 < low <= initial <= high, not "
+                f"{self.initial!r}, {self.low!r} and {self.high!r}. A strength moves by factors, so it cannot reach 0."
+            )
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The extreme values, as a schedule has them."""
+        return self.low, self.initial, self.high
+
+    def __deepcopy__(self, memo: object) -> Learned:
+        return self  # what it is now belongs to a run, so a copied method shares it
+
+
+Strength = float | Schedule | Learned
+"""A number, a schedule, or learned. A method reads it by `step.value(strength)`, the same number all through a step."""
 
 
 def resolve(strength: Strength, position: Position) -> float:
     """The strength as a number at this point of training."""
-    return strength.at(position) if isinstance(strength, Schedule) else strength
+    if isinstance(strength, Schedule):
+        return strength.at(position)
+    return position.learned[strength] if isinstance(strength, Learned) else strength
 
 
 def _refuse_by(by: str) -> None:
@@ -146,13 +184,15 @@ def stepwise(levels: Mapping[float, float], *, by: By = "progress") -> Schedule:
 
 def checked(name: str, strength: Strength, low: float = -math.inf, high: float = math.inf) -> Strength:
     """`strength`, if all its values lie in [low, high]; otherwise a `TikhonError` that names the argument."""
-    if isinstance(strength, Schedule):
+    if isinstance(strength, (Schedule, Learned)):
         values = strength.values
     elif isinstance(strength, (int, float)) and not isinstance(strength, bool):
         values = (float(strength),)
     else:
-        raise TikhonError(f"{name} must be a number or a schedule (tk.linear, tk.cosine, ...), not {strength!r}.")
+        raise TikhonError(
+            f"{name} must be a number, a schedule (tk.linear, tk.cosine, ...) or tk.Learned, not {strength!r}."
+        )
     for value in values:
         if not math.isfinite(value) or not low <= value <= high:
             raise TikhonError(f"{name} must be a finite number in [{low:g}, {high:g}], not {value}.")
-    return strength if isinstance(strength, Schedule) else values[0]
+    return strength if isinstance(strength, (Schedule, Learned)) else values[0]

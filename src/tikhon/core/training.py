@@ -15,12 +15,14 @@ from tikhon.core import export
 from tikhon.core.batches import first_tensor
 from tikhon.core.checkpointing import refuse_hidden_parameters
 from tikhon.core.errors import TikhonError
+from tikhon.core.hypergradient import Pass
 from tikhon.core.objective import Objective, Total
 from tikhon.core.passes import RandomState, Statistics, frozen_statistics
 from tikhon.core.plan import Plan
 from tikhon.core.run import Run
 from tikhon.core.setup import needing_ids
 from tikhon.core.target import Target
+from tikhon.core.tuning import Tuning
 from tikhon.core.window import Mark, Window
 
 
@@ -46,6 +48,7 @@ class Training:
         self._statistics: Statistics | None = None
         self._cached: Callable[[], AbstractContextManager[None]] = nullcontext
         self.example: Any = None
+        self.tuning: Tuning | None = None
 
     def begin(self, model: nn.Module, samples: int | None) -> None:
         """The model is prepared."""
@@ -58,7 +61,9 @@ class Training:
         """The loss of a micro-batch, all moments up to backward done; a batch that is refused leaves no trace."""
         run = self._run
         run.restore()
-        self._window.begin()
+        self._refuse_untuned()
+        if self._window.begin() and self.tuning is not None:
+            self.tuning.forget()
         assert self._statistics is not None
         device = run.device
         if device.type == "cpu":  # elsewhere values are not looked at in time to refuse a batch for them
@@ -70,10 +75,13 @@ class Training:
             run.restore()
             self._statistics.restore()
             self._window.forget_batch()
+            if self.tuning is not None and run.clock.micro == 0:
+                self.tuning.forget()
             raise
         finally:
             run.end_batch()
             run.features = {}
+            run.reads = None
         run.clock.micro += 1
         return loss
 
@@ -91,7 +99,8 @@ class Training:
         owing = [entry.method for entry in self._plan.of("parameter_terms")]
         penalty = self._window.penalty(objective.penalties, owing) if owing else None
         around = self._plan.of("around")
-        passes = _Passes(run, objective, self._cached, batch, inputs, aim, around[0].key if around else "")
+        tuning = self.tuning if self.tuning is not None and self.tuning.due() else None
+        passes = _Passes(run, objective, self._cached, batch, inputs, aim, around[0].key if around else "", tuning)
         if around and around[0].active():
             run.moment = "around"
             around[0].step.replay()
@@ -105,6 +114,13 @@ class Training:
         self._check_finite(loss)
         self._window.follow(loss)
         return loss
+
+    def _refuse_untuned(self) -> None:
+        if self._run.names and self.tuning is None:
+            raise TikhonError(
+                f"{', '.join(self._run.names.values())} is Learned, and nothing says from what: call "
+                "recipe.tune(validation_batches) before training."
+            )
 
     def _changed_batch(self, inputs: Any, target: Target) -> tuple[Any, Target]:
         rows = len(first_tensor(inputs)) if self._plan.of("batch") else len(target)
@@ -183,6 +199,8 @@ class Training:
                 ):
                     entry.step.replay()
                     entry.method.after_step(run.model, entry.step)
+        if self.tuning is not None:
+            self.tuning.commit()
         run.clock.number += 1
         run.clock.epoch_steps += 1
         run.clock.micro = 0
@@ -190,6 +208,8 @@ class Training:
     def skipped(self) -> None:
         """The step moved nothing."""
         self._window.forget()
+        if self.tuning is not None:
+            self.tuning.forget()
 
     def mark(self) -> Mark:
         return self._window.mark()
@@ -226,10 +246,11 @@ class _Passes:
         inputs: Any,
         aim: Target | None,
         repeated_by: str,
+        tuning: Tuning | None,
     ) -> None:
         self._run, self._objective, self._cached = run, objective, cached
         self._batch, self._inputs, self._aim = batch, inputs, aim
-        self._repeated_by = repeated_by
+        self._repeated_by, self._tuning = repeated_by, tuning
         self._random: RandomState | None = None
         self._ignored = False
 
@@ -254,8 +275,22 @@ class _Passes:
             after.restore()
 
     def _first(self) -> Tensor:
-        objective, batch = self._objective, self._batch
+        if self._tuning is not None:
+            return self._tuned(self._tuning)
+        return self._of(self._forward())
+
+    def _tuned(self, tuning: Tuning) -> Tensor:
+        """The first pass, and what the next strengths will follow."""
+        run, given, random = self._run, self._aim, RandomState.now(self._run.device)
+        run.reads = set()
         output = self._forward()
+        loss = self._of(output)
+        seen = Pass(self._inputs, output, given, self._aim, self._batch.total, self._ignored, random)
+        tuning.look(seen, self._batch.inputs)
+        return loss
+
+    def _of(self, output: Tensor) -> Tensor:
+        objective, batch = self._objective, self._batch
         # Methods may have added rows to the batch, but a row's own target is what came with it.
         self._ignored = objective.loss.refuse(output, batch.target if self._aim is None else self._aim.value)
         if self._aim is None and not self._ignored:

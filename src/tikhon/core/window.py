@@ -61,18 +61,22 @@ class Window:
         gradient = None if self._watched is None else self._watched.grad
         self._version = None if gradient is None else gradient._version
 
-    def begin(self) -> None:
-        """A new micro-batch."""
+    def begin(self) -> bool:
+        """A new micro-batch. Says whether what waited was forgotten, because its step was skipped."""
+        forgotten = False
         if self._resumed:
             # A window that was saved half-way goes on only with its gradients; without them its step was skipped.
             self._resumed = False
             if self._leaves and all(leaf.grad is None for leaf in self._leaves):
                 self.forget()
+                forgotten = True
         if self._run.clock.micro and self._watched is not None and self._version is not None:
             gradient = self._watched.grad
             if gradient is None or (self._run.world == 1 and gradient._version != self._version):
                 self.forget()
+                forgotten = True
         self._batch = self.mark()
+        return forgotten
 
     def resume(self) -> None:
         """A saved window was loaded."""
