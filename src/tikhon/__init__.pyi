@@ -40,6 +40,7 @@ from tikhon.core.target import Target as Target
 from tikhon.core.terms import Term as Term
 from tikhon.core.terms import Terms as Terms
 from tikhon.measures.activation_hash import activation_hash as activation_hash
+from tikhon.measures.adversarial_strength import adversarial_strength as adversarial_strength
 from tikhon.measures.early_stopping import EarlyStopping as EarlyStopping
 from tikhon.measures.ibp_tightness import ibp_tightness as ibp_tightness
 from tikhon.measures.infomec import infomec as infomec
