@@ -450,6 +450,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "ascent.scaled_ascent_offsets": Function(
         lambda d: ([one.abs() for one in pair(d)], pair(d), 0.05), differentiable=False, vmap=False
     ),
+    "attacks.dual_norm": Function(lambda d: (d.normal(4, 3), "2")),
     "attacks.projected_ascent": Function(
         lambda d: (square_sums, d.normal(4, 3), 0.1 * d.normal(4, 3), 0.2, 0.1, 3, "2"),
         differentiable=False,

@@ -25,6 +25,18 @@ def rows_norm(values: Tensor) -> Tensor:
     return lengths.reshape(-1, *[1] * (values.ndim - 1))
 
 
+def dual_norm(slopes: Tensor, norm: Norm) -> Tensor:
+    """By how much a change of length 1 can raise a function with these slopes: their l1 norm, or their Euclidean one.
+
+    slopes: (..., D); norm: of the change. Returns (...).
+
+    >>> dual_norm(torch.tensor([3.0, -4.0]), "inf"), dual_norm(torch.tensor([3.0, -4.0]), "2")
+    (tensor(7.), tensor(5.))
+    """
+    lengths: Tensor = torch.linalg.vector_norm(slopes, ord=1 if norm == "inf" else 2, dim=-1)
+    return lengths
+
+
 def steepest(gradient: Tensor, norm: Norm) -> Tensor:
     """The change of length 1 along which a loss rises the most: the signs, or the direction; 0 where the gradient is.
 
