@@ -12,6 +12,7 @@ from torch import nn
 
 import tikhon
 from tikhon import ELR, EMA, L2, MixUp, Recipe, TikhonError
+from tikhon.core.errors import Diverged
 
 from .common import Remembering, mlp, ready, rows, same, sgd, train, weights
 
@@ -118,3 +119,15 @@ def test_the_state_of_an_empty_recipe() -> None:
     ready(again)
     again.load_state_dict(through_a_file(recipe.state_dict()))
     assert again.step == 1
+
+
+def test_a_loss_that_was_lost_is_forgotten_with_the_state_that_had_it() -> None:
+    recipe, _, optimizer = recipe_of()
+    train(recipe, optimizer)
+    before = copy.deepcopy(recipe.state_dict())
+    recipe._window.note(torch.tensor(float("nan")))  # as on an accelerator, where losses are looked at later
+    recipe.load_state_dict(before)
+    recipe.end_epoch()
+    recipe._window.note(torch.tensor(float("nan")))
+    with pytest.raises(Diverged, match="at some step of epoch 1"):
+        recipe.end_epoch()

@@ -82,6 +82,7 @@ class Window:
         """A saved window was loaded."""
         self._forget_penalty()
         self._resumed = True
+        self._broken = None  # what was lost is not in this state
 
     def mark(self) -> Mark:
         return self._run.clock.micro, [memory.staged for memory in self._memories]
