@@ -154,6 +154,7 @@ from tikhon.studies.dynamics.corrupted_grokking import inverse_participation_rat
 from tikhon.studies.dynamics.one_epoch import steps_to_reach as steps_to_reach
 from tikhon.studies.dynamics.scaling_crossover import crossover as crossover
 from tikhon.studies.features.pretraining_advantage import factor_model as factor_model
+from tikhon.tuning.autolrs import AutoLRS as AutoLRS
 
 __version__: str
 

@@ -530,6 +530,18 @@ FUNCTIONS: Mapping[str, Function] = {
     "ewc.centre_of_both": Function(
         lambda d: (pair(d), [d.positive(3), d.positive(2, 2)], pair(d), [d.positive(3), d.positive(2, 2)])
     ),
+    "exponential.fitted_exponential": Function(
+        lambda d: (torch.arange(8.0, dtype=torch.float64), d.positive(8).sort(descending=True).values),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
+    "exponential.forecast": Function(
+        lambda d: (torch.arange(16.0, dtype=torch.float64), d.positive(16).sort(descending=True).values, 20.0, 1, 2),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
     "f_dpo.f_dpo_losses": Function(lambda d: (d.normal(5, 2), 0.5, "js")),
     "f_dpo.implicit_reward": Function(lambda d: (d.normal(5, 2), "alpha", 0.3)),
     "fishr.gradient_variances": Function(
@@ -680,6 +692,13 @@ FUNCTIONS: Mapping[str, Function] = {
     "orth_conv.deconv_orth_dist": Function(lambda d: (d.normal(3, 2, 3, 3), 2, 1)),
     "orth_conv.orth_dist": Function(lambda d: (d.normal(3, 4),)),
     "orth_conv.orthogonality": Function(lambda d: (d.normal(4, 2, 3, 3), 2)),
+    "outliers.quadratic_spline": Function(lambda d: (torch.arange(9.0, dtype=torch.float64), d.normal(9))),
+    "outliers.without_outliers": Function(
+        lambda d: (torch.arange(16.0, dtype=torch.float64), d.normal(16), 1, 2),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
     "perp_grad.orthogonal_to": Function(lambda d: (pair(d), pair(d)), vmap=False),
     "perp_grad.with_norms_of": Function(lambda d: (pair(d), pair(d)), vmap=False),
     "r_drop.symmetric_divergence": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),

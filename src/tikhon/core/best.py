@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tikhon.core.errors import TikhonError
+from tikhon.core.rollback import Rollback
 
 if TYPE_CHECKING:
     from tikhon.core.recipe import Recipe
@@ -22,31 +22,26 @@ class Best:
     def __init__(self, recipe: Recipe) -> None:
         if recipe.model is None:
             raise TikhonError("The recipe has no model yet: call recipe.prepare(model) first.")
-        self._recipe = recipe
-        self._kept: tuple[dict[str, Any], dict[str, Any]] | None = None
+        self._rollback = Rollback(recipe.model, recipe)
         self.score = -math.inf
 
     def improved(self, score: float, margin: float = 0.0) -> bool:
         """Whether the score, of which more is better, is above the best by more than `margin`; then keep this state."""
         better = score > self.score + margin  # never for NaN
         if better:
-            assert self._recipe.model is not None
             self.score = score
-            self._kept = copy.deepcopy((self._recipe.model.state_dict(), self._recipe.state_dict()))
+            self._rollback.take()
         return better
 
     def restore(self) -> None:
         """Put model and recipe back to where the score was best; does nothing where no score was a number."""
-        if self._kept is not None:
-            assert self._recipe.model is not None
-            self._recipe.model.load_state_dict(self._kept[0])
-            self._recipe.load_state_dict(self._kept[1])
+        self._rollback.put_back()
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values."""
-        return {"score": self.score, "kept": None if self._kept is None else list(self._kept)}
+        return {"score": self.score, "kept": self._rollback.taken}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.score = state["score"]
-        self._kept = None if state["kept"] is None else (state["kept"][0], state["kept"][1])
+        self._rollback.taken = state["kept"]

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from tikhon.core.errors import TikhonError
+from tikhon.math.exponential import fitted_exponential
 
 _LEAST, _MOST = 1e-3, 10.0
-_POINTS = 65
-_ROUNDS = 8
 
 
 class PowerLaw(NamedTuple):
@@ -29,9 +28,8 @@ class PowerLaw(NamedTuple):
 def fitted_power_law(x: Tensor, loss: Tensor) -> PowerLaw:
     """The power law of least squares, with floor and scale at least 0 and an exponent between 0.001 and 10.
 
-    x: (n,), positive and not all alike, n at least 3; loss: (n,). For a given exponent, floor and scale are a linear
-    problem, so a search over the exponent alone finds the fit, without a first guess. Computed in float64, returned in
-    the loss's type. Raises `TikhonError` where there is nothing to fit.
+    x: (n,), positive and not all alike, n at least 3; loss: (n,). In log x it is an exponential, and found as one.
+    Computed in float64, returned in the loss's type. Raises `TikhonError` where there is nothing to fit.
 
     >>> x = torch.tensor([1.0, 4.0, 16.0, 64.0])
     >>> law = fitted_power_law(x, 0.5 + 2.0 * x**-0.5)
@@ -44,28 +42,8 @@ def fitted_power_law(x: Tensor, loss: Tensor) -> PowerLaw:
         )
     if not bool((x > 0).all()) or not bool((x != x[0]).any()) or not bool(loss.isfinite().all()):
         raise TikhonError("A power law needs positive x that are not all alike, and finite losses.")
-    y = loss.double()
-    logarithm = x.double().log()
-    middle = logarithm.mean()  # x in units of its geometric mean: its powers stay near 1
-    low, high = y.new_tensor(_LEAST).log(), y.new_tensor(_MOST).log()
-    for _ in range(_ROUNDS):
-        grid = low + (high - low) * torch.linspace(0.0, 1.0, _POINTS, dtype=y.dtype, device=y.device)
-        floor, scale, error = _linear_part(torch.exp(-grid.exp()[:, None] * (logarithm - middle)), y)
-        best = error.argmin()
-        low, high = grid[(best - 1).clamp_min(0)], grid[(best + 1).clamp_max(_POINTS - 1)]
-    exponent = grid[best].exp()
-    found = PowerLaw(floor[best], scale[best] * (exponent * middle).exp(), exponent)
-    return PowerLaw(*(one.to(loss.dtype) for one in found))
-
-
-def _linear_part(powers: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Floor and scale >= 0 of least squares for each row of powers, (e, n), and the squared errors, (e,) each."""
-    centred = powers - powers.mean(1, keepdim=True)
-    scale = (centred @ y / centred.square().sum(1)).clamp_min(0.0)
-    floor = y.mean() - scale * powers.mean(1)
-    alone = (powers @ y / powers.square().sum(1)).clamp_min(0.0)  # the best scale where the floor would be negative
-    scale, floor = torch.where(floor < 0, alone, scale), floor.clamp_min(0.0)
-    return floor, scale, (floor[:, None] + scale[:, None] * powers - y).square().sum(1)
+    curve = fitted_exponential(x.double().log(), loss.double(), rising=False, rates=(_LEAST, _MOST))
+    return PowerLaw(*(one.to(loss.dtype) for one in (curve.floor, curve.scale, curve.rate)))
 
 
 def power_law_covariance(law: PowerLaw, x: Tensor, loss: Tensor) -> Tensor:
