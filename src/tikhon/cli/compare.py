@@ -8,21 +8,27 @@ from typing import Annotated
 
 import typer
 
-TASK = "What is learned"
-TRAINING = "How it is trained"
-RUNNING = "Where it is run"
-OUTPUT = "Where results go"
+from tikhon.cli.options import (
+    OUTPUT,
+    RUNNING,
+    TRAINING,
+    BatchSize,
+    Data,
+    Epochs,
+    Imbalance,
+    Jobs,
+    Json,
+    LabelNoise,
+    Model,
+    NoiseKind,
+    Optimizer,
+    Shift,
+    TrainSize,
+)
 
 
 def compare(
-    data: Annotated[
-        str,
-        typer.Option(
-            help="digits, mnist5k, mnist1d, breast_cancer, wine, diabetes (values), or your own module:function.",
-            rich_help_panel=TASK,
-            show_default=False,
-        ),
-    ],
+    data: Data,
     methods: Annotated[
         str,
         typer.Option(
@@ -32,37 +38,12 @@ def compare(
             show_default=False,
         ),
     ],
-    label_noise: Annotated[
-        float,
-        typer.Option(
-            help="Share of wrong labels, in training and validation, never in test. For values: noise in deviations.",
-            rich_help_panel=TASK,
-        ),
-    ] = 0.0,
-    noise_kind: Annotated[
-        str,
-        typer.Option(help="symmetric (any other class) or asymmetric (the next class).", rich_help_panel=TASK),
-    ] = "symmetric",
-    train_size: Annotated[
-        int | None,
-        typer.Option(help="Train on so many samples only.", rich_help_panel=TASK, show_default="all"),
-    ] = None,
-    imbalance: Annotated[
-        float,
-        typer.Option(help="Most frequent : least frequent class of training, a long tail.", rich_help_panel=TASK),
-    ] = 1.0,
-    shift: Annotated[
-        str | None,
-        typer.Option(
-            help="Change of the test inputs: rotation:30 (degrees), noise:0.5 (deviations), blur:1 (pixels).",
-            rich_help_panel=TASK,
-            show_default="none",
-        ),
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option(help="mlp, cnn, or your own module:function.", rich_help_panel=TRAINING),
-    ] = "mlp",
+    label_noise: LabelNoise = 0.0,
+    noise_kind: NoiseKind = "symmetric",
+    train_size: TrainSize = None,
+    imbalance: Imbalance = 1.0,
+    shift: Shift = None,
+    model: Model = "mlp",
     seeds: Annotated[
         int,
         typer.Option(
@@ -70,14 +51,9 @@ def compare(
             rich_help_panel=TRAINING,
         ),
     ] = 5,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Passes over the training data.", rich_help_panel=TRAINING, show_default="by data; digits 60"
-        ),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Samples a step.", rich_help_panel=TRAINING)] = 128,
-    optimizer: Annotated[str, typer.Option(help="sgd (momentum 0.9) or adam.", rich_help_panel=TRAINING)] = "sgd",
+    epochs: Epochs = None,
+    batch_size: BatchSize = 128,
+    optimizer: Optimizer = "sgd",
     learning_rate: Annotated[
         float | None,
         typer.Option(help="Step size, constant.", rich_help_panel=TRAINING, show_default="0.1 for sgd, 0.001 for adam"),
@@ -88,7 +64,7 @@ def compare(
             help="Folder for results.db (every finished run), results.json and report.html.", rich_help_panel=OUTPUT
         ),
     ] = Path("tikhon-compare"),
-    jobs: Annotated[int, typer.Option(help="Runs at a time, one thread each.", rich_help_panel=RUNNING)] = 2,
+    jobs: Jobs = 2,
     engine: Annotated[
         str,
         typer.Option(
@@ -105,14 +81,7 @@ def compare(
             show_default="RAY_ADDRESS, else a Ray of this machine alone",
         ),
     ] = None,
-    json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print one JSON object (fractions, not percent) instead of the table.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
+    json: Json = False,
 ) -> None:
     """Train with several methods on the same data and show which helps, with intervals and costs.
 

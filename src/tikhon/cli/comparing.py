@@ -94,14 +94,8 @@ def _identity(arm: Arm) -> str:
 
 def planned(settings: Settings, arms: Sequence[Arm], task: Task) -> list[Cell]:
     """The runs, seed by seed, after everything that can be refused before hours of training has been."""
-    source = settings.task["source"]
-    epochs = EPOCHS.get(source, EPOCHS_OF_OWN_DATA) if settings.epochs is None else settings.epochs
-    build_model(settings.model, task, seed=0)
-    sources = {}
-    if ":" in source:
-        sources["data"] = _own_data(source)
-    if ":" in settings.model:
-        sources["model"] = source_of(settings.model)
+    epochs = chosen_epochs(settings)
+    sources = own_sources(settings, task)
     cells: list[Cell] = []
     for seed in range(settings.seeds):
         for arm in arms:
@@ -120,6 +114,22 @@ def planned(settings: Settings, arms: Sequence[Arm], task: Task) -> list[Cell]:
                 training_step(one, task, arm)
             cells.append(one)
     return cells
+
+
+def chosen_epochs(settings: Settings) -> int:
+    """What was asked for, or what suits the data."""
+    return EPOCHS.get(settings.task["source"], EPOCHS_OF_OWN_DATA) if settings.epochs is None else settings.epochs
+
+
+def own_sources(settings: Settings, task: Task) -> dict[str, str]:
+    """What the numbers rest on beside tikhon: hashes of the user's data and model. Either is refused if it is unfit."""
+    build_model(settings.model, task, seed=0)
+    sources = {}
+    if ":" in settings.task["source"]:
+        sources["data"] = _own_data(settings.task["source"])
+    if ":" in settings.model:
+        sources["model"] = source_of(settings.model)
+    return sources
 
 
 def _own_data(source: str) -> str:

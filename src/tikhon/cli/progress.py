@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from tikhon.studies.cells import Event
+from tikhon.tuning.search import Update
 
 Show = Callable[[Event], None]
 SECONDS_BETWEEN_LINES = 10.0
@@ -89,6 +90,36 @@ def _lines(total: int) -> Iterator[Show]:
 
     yield show
     say(f"{done} of {total} runs done in {time.monotonic() - begin:.0f} s")
+
+
+@contextmanager
+def searching(name: str, *, plain: bool) -> Iterator[Callable[[Update], None]]:
+    """How far a search is, in the same manner."""
+    screen = console(stderr=True)
+    if screen.is_interactive and not plain:
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.percentage:>3.0f}%"))
+        with Progress(*columns, console=screen, transient=True, expand=True) as bars:
+            bar = bars.add_task(f"{name}: no trial yet", total=1.0)
+            yield lambda update: bars.update(bar, completed=update.fraction, description=_told(name, update))
+        return
+    begin = last = time.monotonic()
+    latest: Update | None = None
+
+    def show(update: Update) -> None:
+        nonlocal last, latest
+        latest = update
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            say(f"{_told(name, update)}; {update.fraction:.0%} of the budget used")
+
+    yield show
+    if latest is not None:
+        say(f"{_told(name, latest)}; in {time.monotonic() - begin:.0f} s")
+
+
+def _told(name: str, update: Update) -> str:
+    found = "" if update.best is None else f", best {update.best:.3f}"
+    return f"{name}: {update.trials} trial{'s' * (update.trials != 1)}{found}"
 
 
 def _name(cell: Mapping[str, Any]) -> str:

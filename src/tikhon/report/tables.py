@@ -1,4 +1,6 @@
-"""The table of a comparison for the terminal."""
+"""The tables of a comparison and of a search for the terminal."""
+
+from collections.abc import Mapping
 
 from rich import box
 from rich.table import Table
@@ -34,4 +36,14 @@ def comparison_table(comparison: Comparison) -> Table:
     for arm in comparison.arms:
         row = [Text(column.text(arm)) for column in shown]
         table.add_row(Text(arm.name), *row, style="bold green" if arm is comparison.best else "")
+    return table
+
+
+def importance_table(importance: Mapping[str, float]) -> Table:
+    """What decides whether a trial is among the best, in percent, most important first."""
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
+    table.add_column("decides who is among the best", overflow="fold")
+    table.add_column("share", justify="right", no_wrap=True)
+    for name, share in importance.items():
+        table.add_row(Text(name), f" {share:.0%}")
     return table

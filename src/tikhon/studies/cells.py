@@ -10,7 +10,6 @@ from __future__ import annotations
 import pickle
 import sys
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
@@ -37,6 +36,8 @@ class Event(NamedTuple):
 class RunCells(Protocol):
     """Run `function(cell, report)` for every cell, `jobs` at a time, in whatever order they finish.
 
+    cells: taken one at a time, when a worker is free, so that what is run may depend on what was found. None: no cell
+    now, perhaps after the next result.
     function: importable by name (top level of a module). Calls `report(fraction)` as often as a progress bar needs.
     threads: of torch and of BLAS for each cell.
     on_result, on_event: called in this process, one at a time. An exception in them ends the workers and passes on.
@@ -49,7 +50,7 @@ class RunCells(Protocol):
     def __call__(
         self,
         function: Function,
-        cells: Iterable[Cell],
+        cells: Iterable[Cell | None],
         *,
         jobs: int,
         on_result: Callable[[Cell, Result], None],
@@ -118,7 +119,7 @@ class Pool(Protocol):
 def run_through(
     make_pool: Callable[[int], Pool],
     function: Function,
-    cells: Iterable[Cell],
+    cells: Iterable[Cell | None],
     *,
     jobs: int,
     on_result: Callable[[Cell, Result], None],
@@ -137,36 +138,46 @@ def run_through(
         if on_event is not None:
             on_event(Event(kind, cell, fraction))
 
-    waiting = deque(Task(cell, pickle.dumps((function, cell))) for cell in cells)
+    coming = iter(cells)
+    lost: list[Task] = []
+
+    def next_task() -> Task | None:
+        if lost:
+            return lost.pop()
+        cell = next(coming, None)
+        return None if cell is None else Task(cell, pickle.dumps((function, cell)))
+
+    pool: Pool | None = None
     busy = 0
-    if not waiting:
-        return
-    pool = make_pool(threads)
     try:
-        while waiting or busy:
-            while waiting and busy < jobs:
-                pool.begin(waiting.popleft())
+        while True:
+            while busy < jobs and (task := next_task()) is not None:
+                pool = pool or make_pool(threads)
+                pool.begin(task)
                 busy += 1
-            for task, message in pool.messages():
+            if pool is None or not busy:
+                return
+            for said, message in pool.messages():
                 if isinstance(message, Started):
-                    notify("started", task.cell)
+                    notify("started", said.cell)
                 elif isinstance(message, Progress):
-                    notify("progress", task.cell, message.fraction)
+                    notify("progress", said.cell, message.fraction)
                 elif isinstance(message, Failure):
-                    raise _error(task.cell, message)
+                    raise _error(said.cell, message)
                 elif isinstance(message, Death):
                     busy -= 1
-                    task.deaths += 1
-                    if task.deaths == _ATTEMPTS:
-                        raise _death_error(task.cell, message)
-                    waiting.appendleft(task)
-                    notify("retried", task.cell)
+                    said.deaths += 1
+                    if said.deaths == _ATTEMPTS:
+                        raise _death_error(said.cell, message)
+                    lost.append(said)
+                    notify("retried", said.cell)
                 else:
                     busy -= 1
-                    on_result(task.cell, message.result)
-                    notify("finished", task.cell, 1.0)
+                    on_result(said.cell, message.result)
+                    notify("finished", said.cell, 1.0)
     finally:
-        pool.end()
+        if pool is not None:
+            pool.end()
 
 
 def attempt(payload: bytes, threads: int, send: Callable[[bytes], None]) -> None:

@@ -39,7 +39,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 def run_cells(
     function: Function,
-    cells: Iterable[Cell],
+    cells: Iterable[Cell | None],
     *,
     jobs: int,
     on_result: Callable[[Cell, Result], None],
