@@ -460,6 +460,10 @@ FUNCTIONS: Mapping[str, Function] = {
     "attacks.rows_norm": Function(lambda d: (d.normal(4, 3),)),
     "attacks.steepest": Function(lambda d: (d.normal(4, 3), "2")),
     "attacks.within": Function(lambda d: (d.normal(4, 3), 0.5, "2")),
+    "best_response.responding_squared_norms": Function(
+        lambda d: (d.normal(3, 2, 2), d.normal(3, 2, 2), d.normal(4, 3))
+    ),
+    "best_response.responding_weight": Function(lambda d: (d.normal(3, 2, 2), d.normal(3, 2, 2), d.normal(3))),
     "bins.binned_means": Function(lambda d: (d.probabilities(2, 6), d.normal(2, 6), 3, True), vmap=False),
     "boxes.erased": Function(lambda d: (d.normal(2, 3, 4, 5), d.labels(40, 2).reshape(2, 4, 5).bool(), "mean")),
     "boxes.inside_boxes": Function(lambda d: ((4, 5), 4.0 * d.positive(3, 2), d.positive(3, 2)), differentiable=False),
