@@ -90,6 +90,17 @@ def wilson_interval(successes: Tensor, trials: Tensor, level: float = 0.95) -> t
     return ((centre - half) / (n + z**2)).clamp_min(0.0), ((centre + half) / (n + z**2)).clamp_max(1.0)
 
 
+def share_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float, float]:
+    """One share x / n and the ends of its Wilson interval, as plain numbers; trials: n, at least 1.
+
+    >>> print("{:.2f} [{:.2f}, {:.2f}]".format(*share_interval(8, 10)))
+    0.80 [0.49, 0.94]
+    """
+    x, n = torch.tensor([successes, trials], dtype=torch.float64)
+    low, high = wilson_interval(x, n, level)
+    return successes / trials, float(low), float(high)
+
+
 def newcombe_interval(
     successes: Tensor, trials: Tensor, other_successes: Tensor, other_trials: Tensor, level: float = 0.95
 ) -> tuple[Tensor, Tensor]:

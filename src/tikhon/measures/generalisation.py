@@ -15,8 +15,8 @@ from tikhon.math.statistics import (
     mean_interval,
     newcombe_interval,
     paired_difference,
+    share_interval,
     welch_difference,
-    wilson_interval,
 )
 from tikhon.measures.predictions import checked_rows
 
@@ -111,5 +111,4 @@ def _size(values: Tensor) -> Tensor:
 
 
 def _share(right: Tensor, level: float) -> Estimate:
-    low, high = wilson_interval(right.sum(), _size(right), level)
-    return float(right.mean()), float(low), float(high)
+    return share_interval(int(right.sum()), len(right), level)
