@@ -663,6 +663,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "mmd.maximum_mean_discrepancy": Function(lambda d: (d.positive(5, 5), F.one_hot(torch.arange(5) % 2).T.double())),
     "monge_gap.monge_gap": Function(lambda d: (d.normal(5, 2), d.normal(5, 2), 1.0)),
     "multi_sample_dropout.dropped": Function(lambda d: (d.normal(4, 3), 2, 0.0)),
+    "neighbours.nearest": Function(lambda d: (d.normal(5, 3), d.normal(6, 3)), differentiable=False),
     "nested_dropout.accuracy_by_kept": Function(
         lambda d: (d.normal(6, 4), d.labels(6, 3), d.normal(3, 4), d.normal(3)), differentiable=False
     ),

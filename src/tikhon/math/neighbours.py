@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -18,14 +20,18 @@ def kth_squared_distance(queries: Tensor, points: Tensor, k: int) -> Tensor:
     >>> kth_squared_distance(torch.tensor([[0.0]]), torch.tensor([[0.0], [1.0], [3.0]]), k=2)
     tensor([1.])
     """
-    centre = points.mean(0)  # far from the origin the difference of large squares loses digits
-    queries, points = queries - centre, points - centre
-    lengths = points.square().sum(1)
-    found = [
-        (rows.square().sum(1)[:, None] + lengths - 2.0 * rows @ points.T).kthvalue(k, dim=1).values
-        for rows in queries.split(max(1, PAIRS_AT_ONCE // len(points)))
-    ]
-    return torch.cat(found).clamp_min(0.0)
+    return _of_squared_distances(queries, points, lambda found: found.kthvalue(k, dim=1).values).clamp_min(0.0)
+
+
+def nearest(queries: Tensor, points: Tensor) -> Tensor:
+    """The place of the nearest point, of every query; of several as near any one, up to rounding.
+
+    queries: (N, D); points: (M, D). Returns (N,) int64.
+
+    >>> nearest(torch.tensor([[0.9], [2.9]]), torch.tensor([[0.0], [1.0], [3.0]]))
+    tensor([1, 2])
+    """
+    return _of_squared_distances(queries, points, lambda found: found.argmin(dim=1))
 
 
 def loneliest(queries: Tensor, points: Tensor, k: int, count: int) -> Tensor:
@@ -37,3 +43,15 @@ def loneliest(queries: Tensor, points: Tensor, k: int, count: int) -> Tensor:
     tensor([2])
     """
     return kth_squared_distance(queries, points, k).topk(count).indices
+
+
+def _of_squared_distances(queries: Tensor, points: Tensor, reduced: Callable[[Tensor], Tensor]) -> Tensor:
+    """What is left of the rows of ||q - p||^2, (N, M), which are held a few at a time; rounded, even below 0."""
+    centre = points.mean(0)  # far from the origin the difference of large squares loses digits
+    queries, points = queries - centre, points - centre
+    lengths = points.square().sum(1)
+    found = [
+        reduced(rows.square().sum(1)[:, None] + lengths - 2.0 * rows @ points.T)
+        for rows in queries.split(max(1, PAIRS_AT_ONCE // len(points)))
+    ]
+    return torch.cat(found)
