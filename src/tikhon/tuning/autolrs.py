@@ -77,15 +77,15 @@ class AutoLRS:
 
     state: what training changes, in any order: model, optimizers, recipe, gradient scaler, averages. low, high: rates
     to look between, positive; stage, longest: steps of the first and the longest stage, at least 30, in the paper 1000
-    and 8000; candidates: 10; kappa: how much the unknown attracts, 1000; validation: returns the validation loss of the
-    model as it stands, and is asked 16 times a candidate once stages have been `longest`, as in the paper; None:
-    training losses to the end.
+    and 8000; candidates: rates to try, 10; kappa: how much the unknown attracts, 1000; validation: returns the
+    validation loss of the model as it stands, and is asked 16 times a candidate once stages have been `longest`, as in
+    the paper; None: training losses to the end.
 
     Not for short trainings: a tenth of a stage must say something. Cost: as many steps again as are kept; while
-    exploring, a wait for the device a step. Reference: Jin et al. 2021, arXiv 2105.10762, Algorithm 1. The first
-    candidate is the middle of the bounds, which the official code draws. A candidate ends at a loss that is not finite
-    or ten times the first, and counts as the worst other; in the code it runs on and counts as 10^6. No loss is
-    expected to fall below 0 unless some have; in the code all may.
+    exploring, a wait for the device a step. Reference: Jin et al. 2021, arXiv 2105.10762, Algorithm 1. Otherwise than
+    in the official code, the first candidate is the middle of the bounds (there drawn), the least mean of the process
+    is taken (there the least forecast), a loss that is not finite or ten times the first ends its candidate, which
+    counts as the worst other (there as 10^6), and no loss is expected below 0 unless some are.
 
     >>> model = torch.nn.Linear(3, 1)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
