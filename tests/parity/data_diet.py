@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import tikhon
-from tikhon.methods.selection.data_diet import el1n, el2n, grand, max_margin, sum_margin
+from tikhon.math.difficulty import el1n, el2n, grand, max_margin, sum_margin
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-12}
 

@@ -1,8 +1,7 @@
-"""Data diet: scores against NumPy and loops, selection, and that only the selected samples train."""
+"""Data diet: the selection, and that only the selected samples train."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -11,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import tikhon
-from tikhon.methods.selection.data_diet import el1n, el2n, grand, hardest, max_margin, sum_margin
+from tikhon.methods.selection.data_diet import hardest
 
 SAMPLES = 12
 INPUTS = torch.randn(SAMPLES, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -40,46 +39,6 @@ def step(recipe, optimizer, index, inputs=INPUTS, labels=LABELS, **options):
     loss.backward()
     optimizer.step()
     return loss.detach()
-
-
-def test_scores_of_predictions_by_numpy():
-    generator = np.random.default_rng(0)
-    probabilities = generator.dirichlet(np.ones(5), size=20)
-    labels = generator.integers(5, size=20)
-    others = np.array([np.delete(row, label) for row, label in zip(probabilities, labels, strict=True)])
-    own = probabilities[np.arange(20), labels]
-    errors = probabilities - np.eye(5)[labels]
-    p, y = torch.from_numpy(probabilities), torch.from_numpy(labels)
-    for found, expected in (
-        (el2n(p, y), np.sqrt((errors**2).sum(1))),
-        (el1n(p, y), np.abs(errors).sum(1)),
-        (max_margin(p, y), others.max(1) - own),
-        (sum_margin(p, y), (others - own[:, None]).sum(1)),
-        (el2n(p, F.one_hot(y, 5).double()), np.sqrt((errors**2).sum(1))),
-    ):
-        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
-
-
-@pytest.mark.parametrize("chunk", [1, 5, 64])
-def test_gradient_norms_by_a_loop(chunk):
-    model = network().eval()
-    model[0].bias.requires_grad_(False)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    expected = []
-    for one, label in zip(INPUTS, LABELS, strict=True):
-        gradients = torch.autograd.grad(F.cross_entropy(model(one[None]), label[None]), trainable)
-        expected.append(torch.cat([gradient.flatten() for gradient in gradients]).norm())
-    torch.testing.assert_close(grand(model, INPUTS, LABELS, chunk=chunk), torch.stack(expected), rtol=1e-10, atol=0)
-    assert all(parameter.grad is None for parameter in model.parameters())
-    with pytest.raises(tikhon.TikhonError, match=r"model\.eval\(\)"):
-        grand(model.train(), INPUTS, LABELS)
-
-
-def test_gradient_norms_of_another_loss():
-    model = nn.Linear(2, 1, bias=False).double().eval()
-    inputs, values = INPUTS[:, :2], INPUTS[:, 2:3]
-    expected = (2 * (model(inputs) - values) * inputs).norm(dim=1)
-    torch.testing.assert_close(grand(model, inputs, values, F.mse_loss), expected.detach())
 
 
 def test_hardest_against_sorting():

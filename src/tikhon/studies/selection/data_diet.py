@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from tikhon.core.fit import fit
 from tikhon.core.recipe import Recipe
 from tikhon.data import Task, build_model, load_task
-from tikhon.methods.selection.data_diet import el2n, hardest
+from tikhon.math.difficulty import el2n
+from tikhon.methods.selection.data_diet import hardest
 from tikhon.studies.experiment import Report, accuracy
 from tikhon.studies.study import Expectation, Settings, Study
 
