@@ -1,5 +1,6 @@
 """The type stub of the package: methods are loaded when first used, and type checkers know them all the same."""
 
+import importlib
 import os
 import runpy
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import tikhon
+from tikhon.core.catalogue import measures
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,6 +29,12 @@ def test_it_is_what_the_catalogue_gives() -> None:
     for name in tikhon.__all__:
         assert f"import {name} as {name}\n" in stub
         assert hasattr(tikhon, name)
+
+
+def test_what_measures_is_at_the_top_too() -> None:
+    assert {"reliability", "sharpness", "EarlyStopping"} <= set(measures())
+    for name, module in measures().items():
+        assert getattr(tikhon, name) is getattr(importlib.import_module(module), name)
 
 
 def test_mypy_knows_methods_and_their_arguments(tmp_path: Path) -> None:

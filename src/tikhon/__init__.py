@@ -1,7 +1,8 @@
 """tikhon: regularisation for PyTorch.
 
-Every method of the catalogue is an attribute of this package (`tikhon.MixUp`). Everything is imported when it is first
-used, so that `tikhon --help` need not wait for torch. `__init__.pyi` says the same to type checkers: `make stubs`.
+Every entry of the catalogue is an attribute of this package (`tikhon.MixUp`), and so is everything that measures
+(`tikhon.expected_calibration_error`). Each is imported when it is first used, so that `tikhon --help` need not wait for
+torch. `__init__.pyi` says the same to type checkers: `make stubs`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tikhon' has no attribute {name!r}.")
     if name == "data":
         return importlib.import_module("tikhon.data")
-    value = _core(name) if name in _HOMES else _method(name)
+    value = _core(name) if name in _HOMES else _found(name)
     globals()[name] = value
     return value
 
@@ -66,16 +67,17 @@ def _core(name: str) -> Any:
     return getattr(importlib.import_module(f"tikhon.core.{_HOMES[name]}"), name)
 
 
-def _method(name: str) -> Any:
+def _found(name: str) -> Any:
     catalogue = importlib.import_module("tikhon.core.catalogue")
-    listing = catalogue.by_class().get(name)
-    if listing is None:
-        near_misses = importlib.import_module("tikhon.core.errors").near_misses
-        raise AttributeError(
-            f"module 'tikhon' has no attribute {name!r}. {near_misses(name, [*catalogue.by_class(), *__all__])}"
-        )
-    return listing.load()
+    if name in catalogue.by_class():
+        return catalogue.by_class()[name].load()
+    if name in catalogue.measures():
+        return getattr(importlib.import_module(catalogue.measures()[name]), name)
+    near_misses = importlib.import_module("tikhon.core.errors").near_misses
+    known = [*catalogue.by_class(), *catalogue.measures(), *__all__]
+    raise AttributeError(f"module 'tikhon' has no attribute {name!r}. {near_misses(name, known)}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *importlib.import_module("tikhon.core.catalogue").by_class()})
+    catalogue = importlib.import_module("tikhon.core.catalogue")
+    return sorted({*globals(), *__all__, *catalogue.by_class(), *catalogue.measures()})

@@ -50,6 +50,11 @@ def test_included_examples_exist():
             assert list((DOCS.parent / "tests" / "examples").glob("*.py"))
 
 
+def test_every_example_is_listed():
+    named = set(re.findall(r"examples/(\w+\.py)", "\n".join(page.read_text() for page in PAGES)))
+    assert named == {path.name for path in (DOCS.parent / "examples").glob("*.py")}
+
+
 def test_tables_ask_for_what_the_catalogue_has():
     text = "\n".join(page.read_text() for page in PAGES)
     assert set(re.findall(r"<!-- methods: ([\w-]+) -->", text)) <= set(PROBLEMS)

@@ -22,6 +22,7 @@ METHODS = PACKAGE / "methods"
 OTHERS = ("blocks", "measures", "solvers", "studies", "tuning")
 _METHOD = re.compile(r"^class (\w+)\(Method\)", re.MULTILINE)
 _CARD = re.compile(r"^card = Card\(", re.MULTILINE)
+_OFFERED = re.compile(r"^__all__ = \[(.*?)\]", re.MULTILINE | re.DOTALL)
 _ALL = re.compile(r"^__all__ = \[\s*\"(\w+)\"", re.MULTILINE)
 
 
@@ -91,6 +92,17 @@ def methods() -> dict[str, Listing]:
 def by_class() -> dict[str, Listing]:
     """Every entry by the name of its class or function."""
     return {listing.class_name: listing for listing in catalogue().values()}
+
+
+@lru_cache
+def measures() -> dict[str, str]:
+    """What the files of `measures/` offer, entries of the catalogue or not: name -> module."""
+    found = {}
+    for path in sorted((PACKAGE / "measures").glob("*.py")):
+        offered = _OFFERED.search(path.read_text(encoding="utf-8"))
+        names = re.findall(r"\"(\w+)\"", offered.group(1)) if offered else ()
+        found |= dict.fromkeys(names, f"tikhon.measures.{path.stem}")
+    return found
 
 
 def find(name: str) -> Listing:
