@@ -63,6 +63,16 @@ from tikhon.measures.corruption import CorruptionRobustness as CorruptionRobustn
 from tikhon.measures.corruption import corruption_robustness as corruption_robustness
 from tikhon.measures.dead_units import UnitUse as UnitUse
 from tikhon.measures.dead_units import unit_use as unit_use
+from tikhon.measures.difficulty import TrainingDynamics as TrainingDynamics
+from tikhon.measures.difficulty import below_fake_margins as below_fake_margins
+from tikhon.measures.difficulty import el1n as el1n
+from tikhon.measures.difficulty import el2n as el2n
+from tikhon.measures.difficulty import forgetting_events as forgetting_events
+from tikhon.measures.difficulty import grand as grand
+from tikhon.measures.difficulty import last_layer_gradient_norms as last_layer_gradient_norms
+from tikhon.measures.difficulty import max_margin as max_margin
+from tikhon.measures.difficulty import sum_margin as sum_margin
+from tikhon.measures.difficulty import training_dynamics as training_dynamics
 from tikhon.measures.duplicates import Duplicates as Duplicates
 from tikhon.measures.duplicates import NearDuplicates as NearDuplicates
 from tikhon.measures.duplicates import exact_duplicates as exact_duplicates
@@ -95,6 +105,8 @@ from tikhon.measures.logits import logit_scale as logit_scale
 from tikhon.measures.logits import overconfidence as overconfidence
 from tikhon.measures.loki import frechet_predict as frechet_predict
 from tikhon.measures.loki import frechet_scores as frechet_scores
+from tikhon.measures.loss_mixture import LossMixture as LossMixture
+from tikhon.measures.loss_mixture import loss_mixture as loss_mixture
 from tikhon.measures.margins import Margins as Margins
 from tikhon.measures.margins import linear_margins as linear_margins
 from tikhon.measures.margins import margins as margins
