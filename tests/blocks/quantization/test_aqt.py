@@ -158,7 +158,18 @@ def test_a_model_becomes_one_of_four_bits_between_ends_of_eight() -> None:
     torch.testing.assert_close(torch.compile(model, backend="eager", fullgraph=True)(x), model(x))
 
 
+def test_bits_by_name_are_of_these_layers_alone() -> None:
+    model = quantize_aqt(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)), {"1": 5, "2": 2})
+    assert type(model[0]) is nn.Linear
+    assert [layer.quantizer.bits for layer in model[1:]] == [5, 2]
+
+
 def test_what_does_not_fit_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    for bits, message in (({"0": 4, "00": 4}, "'0'"), ({"0": 4, "1": 16}, "from 2 to 8")):
+        with pytest.raises(TikhonError, match=message):
+            quantize_aqt(model, bits)
+        assert type(model[0]) is nn.Linear
     with pytest.raises(TikhonError, match="from 2 to 8"):
         AQTLinear(3, 2, bits=1)
     with pytest.raises(TikhonError, match="'0'"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -39,8 +39,7 @@ card = Card(
     kind="block",
 )
 
-UPDATE = 0.1
-"""How fast the bounds of activations follow the batches until they are frozen."""
+UPDATE = 0.1  # how fast the bounds of activations follow the batches until they are frozen
 
 
 class Integers(NamedTuple):
@@ -151,24 +150,25 @@ class AQTConv2d(nn.Conv2d):
         return product if self.bias is None else product + self.bias[:, None, None]
 
 
-def quantize_aqt(model: nn.Module, bits: int = 4, ends: int = 8, positive: Collection[str] = ()) -> nn.Module:
+def quantize_aqt(
+    model: nn.Module, bits: int | Mapping[str, int] = 4, ends: int = 8, positive: Collection[str] = ()
+) -> nn.Module:
     """Make an AQT layer of every `nn.Linear` and `nn.Conv2d` of a model, in place; returns the model.
 
-    bits: of all but the first and the last, which have `ends`; positive: names of layers whose inputs are never
-    negative. Before the optimizer is made, or after training (then run some batches in training mode and freeze).
+    bits: of all but the first and the last, which have `ends`; or by name, for these alone; positive: layers whose
+    inputs are never negative. Before the optimizer, or after training (then train some batches through and freeze).
     """
-    layers = {name: module for name, module in model.named_modules() if type(module) in (nn.Linear, nn.Conv2d)}
-    unknown = sorted(set(positive) - set(layers))
-    if unknown or not layers:
+    kinds = {nn.Linear: AQTLinear, nn.Conv2d: AQTConv2d}
+    layers: dict[str, Any] = {name: module for name, module in model.named_modules() if type(module) in kinds}
+    widths = bits if isinstance(bits, Mapping) else dict.fromkeys(layers, ends) | dict.fromkeys([*layers][1:-1], bits)
+    if (unknown := sorted({*positive, *widths} - set(layers))) or not layers:
         hint = near_misses(unknown[0], layers) if unknown else ""
         raise TikhonError(f"{type(model).__name__} has no plain nn.Linear or nn.Conv2d {', '.join(unknown)}. {hint}")
-    for place, (name, layer) in enumerate(layers.items()):
-        # The layer itself becomes one: its parameters, its hooks and whoever holds it stay as they are.
-        conv = isinstance(layer, nn.Conv2d)
-        channels = layer.in_channels if conv else layer.in_features
-        own = ends if place in (0, len(layers) - 1) else bits
-        layer.__class__ = AQTConv2d if conv else AQTLinear
-        layer.quantizer = AQTQuantizer(channels, own, name in positive).to(layer.weight)
+    channels = {name: layer.weight.shape[1] * getattr(layer, "groups", 1) for name, layer in layers.items()}
+    made = {name: AQTQuantizer(channels[name], own, name in positive) for name, own in widths.items()}
+    for name, quantizer in made.items():  # the layer itself becomes one: whoever holds it or its parameters still does
+        layers[name].__class__ = kinds[type(layers[name])]
+        layers[name].quantizer = quantizer.to(layers[name].weight)
     return model
 
 
