@@ -245,6 +245,26 @@ def test_a_skipped_step_moves_no_strength() -> None:
     assert now(recipe, "l2/strength") == 0.3
 
 
+def test_a_closure_that_is_evaluated_again_tunes_once_a_step() -> None:
+    recipe = Recipe(L2(Learned(0.3, 1e-6, 10.0))).tune(validation(), every=1)
+    model = recipe.prepare(mlp())
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=5)
+    recipe.attach(optimizer)
+    modes: list[bool] = []
+    model.register_forward_hook(lambda module, *_: modes.append(module.training))
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = recipe.loss(*rows())
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert modes.count(True) > 2
+    assert modes.count(False) == 1
+    assert now(recipe, "l2/strength") != 0.3
+
+
 def test_strengths_stay_between_their_bounds_and_it_is_said_where_they_stick() -> None:
     high = 0.3 * math.exp(0.25)
     recipe = Recipe(L2(Learned(0.3, 0.1, high), where="all")).tune(validation(), every=1, optimizer=_upwards)

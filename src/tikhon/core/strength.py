@@ -71,10 +71,13 @@ class Schedule:
 class Learned:
     """A strength that follows the validation loss while the network trains: `tk.L2(tk.Learned(1e-4, 1e-6, 1e-1))`.
 
-    initial: where it starts; low, high: between which it stays, 0 < low <= initial <= high. Needs `recipe.tune`, which
-    says what is learned and how. One object in several places is one shared strength.
+    Use it for penalties that help at once, such as L2 where a network over-fits. Not for strengths whose effect comes
+    late, such as ELR's under label noise: seen from one step ahead they only slow the fit, and they fall.
 
-    >>> recipe = tikhon.Recipe(tikhon.ELR(Learned(1.0, 0.1, 10.0)))
+    initial: where it starts; low: the least that it may become, above 0; high: the most. Needs `recipe.tune`, which
+    says from what is learned, and how. One object in several places is one shared strength.
+
+    >>> recipe = tikhon.Recipe(tikhon.ELR(tikhon.Learned(1.0, 0.1, 10.0)))
     >>> print(recipe.explain())
     remember         elr
     terms            elr
