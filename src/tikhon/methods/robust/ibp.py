@@ -13,7 +13,7 @@ from tikhon.core.errors import TikhonError
 from tikhon.core.method import Method
 from tikhon.core.passes import eval_mode
 from tikhon.core.step import Step
-from tikhon.core.strength import Schedule, Strength, checked
+from tikhon.core.strength import Strength, checked
 from tikhon.core.target import Target
 from tikhon.core.terms import Term, Terms
 from tikhon.math.bounds import Interval
@@ -147,7 +147,7 @@ class IBPTraining(Method):
         if valid is not None and not (len(valid) == 2 and valid[0] < valid[1]):
             raise TikhonError(f"valid is the least and the greatest value of an input, not {valid}.")
         self.valid = valid
-        self.largest = max(self.eps.values) if isinstance(self.eps, Schedule) else self.eps
+        self.largest = self.eps if isinstance(self.eps, float) else max(self.eps.values)
 
     def terms(self, output: Tensor, target: Target, step: Step) -> Terms:
         eps, strength = step.value(self.eps), step.value(self.strength)
