@@ -193,6 +193,7 @@ from tikhon.methods.physics.solver_reg import SolverHeuristicReg as SolverHeuris
 from tikhon.methods.preference.f_dpo import FDPO as FDPO
 from tikhon.methods.preference.flex_dpo import FlexDPO as FlexDPO
 from tikhon.methods.preference.mapo import MaPO as MaPO
+from tikhon.methods.quantization.quant_nas import QuantNAS as QuantNAS
 from tikhon.methods.robust.adversarial_training import AdversarialTraining as AdversarialTraining
 from tikhon.methods.robust.awp import AWP as AWP
 from tikhon.methods.robust.ibp import IBPTraining as IBPTraining

@@ -224,6 +224,7 @@ ROWS: Mapping[str, Row] = {
     "nested_dropout": Row(arguments={"scale": 8.0}),
     "pissa": Row(arguments={"rank": 2, "freeze": False}),
     "policy_noise_mask": Row(arguments={"strength": 1.0, "grid": (3, 3)}),
+    "quant_nas": Row(arguments={"price": 0.1, "entropy": 0.1}),
     "r_drop": Row(network=with_dropout),
     "repa": Row(
         arguments={
@@ -707,6 +708,10 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "perp_grad.orthogonal_to": Function(lambda d: (pair(d), pair(d)), vmap=False),
     "perp_grad.with_norms_of": Function(lambda d: (pair(d), pair(d)), vmap=False),
+    "quantization.quantization_noise": Function(
+        lambda d: (d.normal(4, 3), d.probabilities(4, 3), 4), differentiable=False
+    ),
+    "quantization.step_size": Function(lambda d: (d.normal(4, 3), 4), differentiable=False),
     "r_drop.symmetric_divergence": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "random.dropped": Function(lambda d: (d.normal(4, 3), 0.0)),
     "random_erasing.rectangles": Function(

@@ -46,6 +46,31 @@ def channel_scale(weight: Tensor, bits: int) -> Tensor:
     return scale.reshape(-1, *[1] * (weight.ndim - 1))
 
 
+def step_size(values: Tensor, bits: int) -> Tensor:
+    """Delta = (max - min) / (2^b - 1): between neighbours of b bits that span the values and 0; no gradient flows.
+
+    values: any shape, one step for all; bits: b, at least 1. Returns (), not negative.
+
+    >>> step_size(torch.tensor([0.5, 3.0, -1.5]), bits=2)
+    tensor(1.5000)
+    """
+    low, high = values.detach().aminmax()
+    step: Tensor = (high.clamp_min(0.0) - low.clamp_max(0.0)) / (2**bits - 1)
+    return step
+
+
+def quantization_noise(values: Tensor, uniform: Tensor, bits: int) -> Tensor:
+    """Delta (u - 1/2), which stands for the error of rounding the values to b bits: mean 0, variance Delta^2 / 12.
+
+    values: any shape; uniform: as values, draws from [0, 1); bits: b, at least 1. Returns as values; the gradient with
+    respect to the values is 0 (Shvetsov et al. 2022, arXiv 2208.14839).
+
+    >>> quantization_noise(torch.tensor([0.0, 3.0]), torch.tensor([0.0, 0.75]), bits=2)
+    tensor([-0.5000,  0.2500])
+    """
+    return step_size(values, bits) * (uniform - 0.5)
+
+
 def _straight_through(integers: Tensor, passed: Tensor) -> Tensor:
     """The integers, exactly, with the gradient of `passed`."""
     return integers.detach() + (passed - passed.detach())
