@@ -109,7 +109,8 @@ WRONG = {
     "minutes": (["--space", "elr", "--minutes", "-1"], "--minutes"),
     "seeds": (["--space", "elr", "--seeds", "0"], "--seeds"),
     "optimizer": (["--space", "elr", "--optimizer", "adan"], "Did you mean 'adam'"),
-    "engine": (["--space", "elr", "--engine", "optima"], "unknown engine 'optima'"),
+    "engine": (["--space", "elr", "--engine", "optima"], "Did you mean 'optuna'"),
+    "address": (["--space", "elr", "--address", "auto"], "add --engine ray"),
     "data": (["--space", "elr", "--data", "win"], "Did you mean 'wine'"),
     "model": (["--space", "elr", "--model", "cn"], "Did you mean 'cnn'"),
 }

@@ -158,7 +158,7 @@ def test_an_exception_comes_back_with_its_cell_and_traceback(how, message):
 
 
 def test_another_tikhon_or_torch_is_refused(monkeypatch):
-    monkeypatch.setattr("tikhon.integrations.ray._versions", lambda: {"tikhon": "0.1.0 (other)", "torch": "1.0"})
+    monkeypatch.setattr("tikhon.integrations.ray.versions", lambda: {"tikhon": "0.1.0 (other)", "torch": "1.0"})
     with pytest.raises(TikhonError, match=r"has tikhon .*, torch [2-9]\..*where there is .*\(other\), torch 1\.0\. "):
         run(square, [{"seed": 0}], jobs=1)
 

@@ -1,4 +1,4 @@
-"""Where the runs of a command are run: processes of this machine, or Ray. And what searches: Optuna."""
+"""Where the runs of a command are run: processes of this machine, or Ray. And what searches: Optuna, or Ray Tune."""
 
 from __future__ import annotations
 
@@ -32,12 +32,21 @@ def chosen_engine(name: str, address: str | None, jobs: int) -> AbstractContextM
     return nullcontext(run_cells)
 
 
-def chosen_search(name: str, storage: str | None, out: Path, owner: str, jobs: int) -> AbstractContextManager[Engine]:
-    """What searches, once it is entered; what cannot be is refused at once. Arguments as of the integrations."""
-    if name != OPTUNA:
-        raise unknown("engine", name, (OPTUNA,))
+def chosen_search(name: str, storage: str | None, address: str | None, out: Path, owner: str, jobs: int) -> Engine:
+    """What searches; what cannot be is refused at once. Arguments as of the integrations."""
+    if name not in (OPTUNA, RAY):
+        raise unknown("engine", name, (OPTUNA, RAY))
     url = storage or f"sqlite:///{(out / 'trials.db').resolve()}"
-    return nullcontext(functools.partial(_optuna().search, storage=url, owner=owner, jobs=jobs))
+    optuna = _optuna()
+    if name == OPTUNA:
+        if address is not None:
+            raise TikhonError("--address says where a Ray cluster is: add --engine ray, or leave it out.")
+        return functools.partial(optuna.search, storage=url, owner=owner, jobs=jobs)
+    try:
+        ray_tune = importlib.import_module("tikhon.integrations.ray_tune")
+    except ImportError as error:  # Ray itself, or what its Tune needs
+        raise TikhonError("--engine ray needs Ray Tune: pip install 'tikhon[ray-tune]'.") from error
+    return functools.partial(ray_tune.search, storage=url, owner=owner, address=address, jobs=jobs)
 
 
 def importance(search: Search, trials: Sequence[Trial]) -> dict[str, float]:

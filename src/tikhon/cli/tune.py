@@ -65,7 +65,8 @@ Seeds = Annotated[
 Engine = Annotated[
     str,
     typer.Option(
-        help="optuna (pip install 'tikhon\\[optuna]').",
+        help="optuna (pip install 'tikhon\\[optuna]'), or ray: Ray Tune, on a cluster too "
+        "(pip install 'tikhon\\[ray-tune]').",
         rich_help_panel=RUNNING,
     ),
 ]
@@ -75,6 +76,14 @@ Storage = Annotated[
         help="URL of a database. Commands that share one, each with an --out of its own, work on the same search.",
         rich_help_panel=RUNNING,
         show_default="trials.db in --out",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="With --engine ray: the cluster, auto or HOST:PORT.",
+        rich_help_panel=RUNNING,
+        show_default="RAY_ADDRESS, else a Ray of this machine alone",
     ),
 ]
 Out = Annotated[
@@ -112,6 +121,7 @@ def tune(
     jobs: Jobs = 2,
     engine: Engine = "optuna",
     storage: Storage = None,
+    address: Address = None,
     json: Json = False,
 ) -> None:
     """Find the best recipe: which methods, and how strong.
@@ -159,6 +169,6 @@ def tune(
             learning_rate=None,
         ),
         tuning.Effort(learning_rate=learning_rate, minutes=minutes, trials=trials, seed=seed, jobs=jobs),
-        tuning.Where(out=out, engine=engine, storage=storage),
+        tuning.Where(out=out, engine=engine, storage=storage, address=address),
         as_json=json,
     )

@@ -51,6 +51,7 @@ class Where:
     out: Path
     engine: str
     storage: str | None
+    address: str | None
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,8 @@ def find(
     search.check(task)
     budgets = _budgets(settings, effort, search, baseline)
     owner = f"{socket.gethostname()}:{where.out.resolve()}"
-    engine = chosen_search(where.engine, where.storage, where.out, owner, effort.jobs)
-    with Store(where.out) as store, engine as run_search:
+    run_search = chosen_search(where.engine, where.storage, where.address, where.out, owner, effort.jobs)
+    with Store(where.out) as store:
         plain_trials = _searched(run_search, baseline, budgets[1], plain)
         trials = _searched(run_search, search, budgets[0], plain)
         chosen = {BASELINE: best(plain_trials).candidate}

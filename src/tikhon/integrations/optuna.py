@@ -213,6 +213,7 @@ def draw_again(study: optuna.Study) -> int:
                     distributions=trial.distributions,
                     intermediate_values={at: one for at, one in trial.intermediate_values.items() if at < len(seen)},
                     user_attrs={**trial.user_attrs, **again},
+                    system_attrs=trial.system_attrs,  # what it was told to try first
                 )
             )
     return sum(trial.state == TrialState.WAITING for trial in drawn_in(study))

@@ -19,7 +19,7 @@ import queue
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -85,7 +85,7 @@ def connected(address: str | None = None, *, cpus: int) -> Iterator[None]:
 
 def run_cells(
     function: Function,
-    cells: Iterable[Cell],
+    cells: Iterable[Cell | None],
     *,
     jobs: int,
     on_result: Callable[[Cell, Result], None],
@@ -112,7 +112,7 @@ class _Tasks:
             max_retries=0,  # repetitions are counted, and told, by run_through
             runtime_env={"env_vars": environment(threads)},
         )
-        self._given = (threads, Path.cwd(), sys.path, _versions())
+        self._given = (threads, Path.cwd(), sys.path, versions())
         self._busy: dict[Any, Task] = {}
 
     def begin(self, task: Task) -> None:
@@ -135,18 +135,12 @@ class _Tasks:
             ray.cancel(stream, force=True)
 
 
-def _serve(
-    payload: bytes, threads: int, folder: Path, path: Sequence[str], versions: dict[str, str]
-) -> Iterator[bytes]:
+def _serve(payload: bytes, threads: int, folder: Path, path: Sequence[str], given: dict[str, str]) -> Iterator[bytes]:
     """In a worker of Ray: what `attempt` has to say, as it says it."""
-    if _versions() != versions:
-        ours = ", ".join(f"{name} {_versions()[name]}" for name in versions)
-        theirs = ", ".join(f"{name} {number}" for name, number in versions.items())
-        text = (
-            f"The machine {platform.node()} has {ours}; the command was given where there is {theirs}. "
-            "The same numbers need the same versions: install them on every machine of the cluster."
-        )
-        yield pickle.dumps(Failure(text, True, ""))
+    try:
+        refuse_other_versions(given)
+    except TikhonError as error:
+        yield pickle.dumps(Failure(str(error), True, ""))
         return
     # Importable as for the embedded engine's workers, on every machine that has these folders too.
     with suppress(OSError):
@@ -163,8 +157,19 @@ def _serve(
         yield message
 
 
+def refuse_other_versions(given: Mapping[str, str]) -> None:
+    """In a worker: this machine must have what the command has, `versions()`."""
+    if versions() != given:
+        ours = ", ".join(f"{name} {versions()[name]}" for name in given)
+        theirs = ", ".join(f"{name} {number}" for name, number in given.items())
+        raise TikhonError(
+            f"The machine {platform.node()} has {ours}; the command was given where there is {theirs}. "
+            "The same numbers need the same versions: install them on every machine of the cluster."
+        )
+
+
 @functools.cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """What the numbers rest on. tikhon by its sources, since a checkout changes without a new version."""
     package = Path(tikhon.__file__).parent
     digest = hashlib.sha256()
