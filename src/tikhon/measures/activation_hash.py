@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from tikhon.core.card import Card
 from tikhon.core.errors import TikhonError
 from tikhon.core.figures import given_or_new
-from tikhon.core.parameters import find_module
-from tikhon.core.passes import evaluating
+from tikhon.core.outputs import ROWS, read_outputs
 from tikhon.math.matching import clustering_accuracy
 
 if TYPE_CHECKING:
@@ -43,8 +42,6 @@ card = Card(
     neutral="",
     kind="measure",
 )
-
-ROWS = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +76,6 @@ class ActivationHash:
         return axes
 
 
-@torch.no_grad()
 def neural_codes(model: nn.Module, inputs: Tensor, at: Sequence[str] | None = None) -> Tensor:
     """Which units are active, sample by sample: the bits 1[output > 0] of the layers `at`, one after the other.
 
@@ -95,24 +91,8 @@ def neural_codes(model: nn.Module, inputs: Tensor, at: Sequence[str] | None = No
         names = [name for name, module in model.named_modules() if isinstance(module, nn.ReLU)]
     if not names:
         raise TikhonError(f"{type(model).__name__} has no nn.ReLU to read codes from: name the layers with at=.")
-    modules = [find_module(model, name, "neural_codes") if name else model for name in names]
-    found: list[Tensor] = []
-
-    def record(module: nn.Module, args: Any, output: Tensor) -> None:
-        found.append((output > 0).flatten(1))  # at once: what comes after may write in place
-
-    handles = [module.register_forward_hook(record) for module in modules]
-    codes: list[Tensor] = []
-    try:
-        with evaluating(model):
-            for rows in inputs.split(ROWS):
-                found.clear()
-                model(rows)
-                codes.append(torch.cat(found, dim=1))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return torch.cat(codes)
+    batches = read_outputs(model, inputs, names, "neural_codes", lambda _, output: (output > 0).flatten(1))
+    return torch.cat([torch.cat([bits for _, bits in calls], dim=1) for calls in batches])
 
 
 def redundancy(codes: Tensor) -> float:
