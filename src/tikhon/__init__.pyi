@@ -249,6 +249,7 @@ from tikhon.studies.dynamics.one_epoch import steps_to_reach as steps_to_reach
 from tikhon.studies.dynamics.scaling_crossover import crossover as crossover
 from tikhon.studies.features.pretraining_advantage import factor_model as factor_model
 from tikhon.tuning.autolrs import AutoLRS as AutoLRS
+from tikhon.tuning.maid import MAID as MAID
 from tikhon.tuning.self_tuning import SelfTuningNetwork as SelfTuningNetwork
 
 __version__: str

@@ -420,6 +420,16 @@ def square_sums(values: Tensor) -> Tensor:
     return (values * torch.arange(1, values.shape[1] + 1)).square().sum(1)
 
 
+def square_sum(values: Tensor) -> Tensor:
+    """A strongly convex function."""
+    return (values * torch.arange(1, len(values) + 1)).square().sum()
+
+
+def coupled(theta: Tensor, x: Tensor) -> Tensor:
+    """A lower problem, of convexity 1 at least."""
+    return 0.5 * x.square().sum() + (theta.exp() * (x - theta).square()).sum()
+
+
 FUNCTIONS: Mapping[str, Function] = {
     "activation_hash.activation_hash": Function(
         lambda d: (Scores(d), d.normal(12, 4), d.labels(12, 3), d.normal(5, 4), d.labels(5, 3), [""]),
@@ -465,6 +475,19 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.normal(3, 2, 2), d.normal(3, 2, 2), d.normal(4, 3))
     ),
     "best_response.responding_weight": Function(lambda d: (d.normal(3, 2, 2), d.normal(3, 2, 2), d.normal(3))),
+    "bilevel.hypergradient": Function(
+        lambda d: (coupled, square_sum, d.normal(3), d.normal(3), 1.0, 0.1, 1e-6),
+        differentiable=False,
+        bfloat16=False,
+        vmap=False,
+        compiles=False,
+    ),
+    "bilevel.nested_problem": Function(
+        lambda d: (coupled, square_sum, 1.0, d.normal(3), d.normal(3)),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
     "bins.binned_means": Function(lambda d: (d.probabilities(2, 6), d.normal(2, 6), 3, True), vmap=False),
     "boxes.erased": Function(lambda d: (d.normal(2, 3, 4, 5), d.labels(40, 2).reshape(2, 4, 5).bool(), "mean")),
     "boxes.inside_boxes": Function(lambda d: ((4, 5), 4.0 * d.positive(3, 2), d.positive(3, 2)), differentiable=False),
@@ -622,6 +645,23 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "irm.invariance_penalty": Function(
         lambda d: (d.normal(6), F.one_hot(torch.arange(6) % 2).T.double(), d.positive(6))
+    ),
+    "iterations.conjugate_gradients": Function(
+        lambda d: (torch.func.grad(square_sum), d.normal(3), d.normal(3), 1e-6, 20),
+        differentiable=False,
+        bfloat16=False,
+        vmap=False,
+        compiles=False,
+    ),
+    "iterations.minimised": Function(
+        lambda d: (square_sum, d.normal(3), 2.0, 1e-6),
+        differentiable=False,
+        bfloat16=False,
+        vmap=False,
+        compiles=False,
+    ),
+    "iterations.spectral_norm": Function(
+        lambda d: (torch.func.grad(square_sum), d.normal(3), 60), differentiable=False, vmap=False, compiles=False
     ),
     "kernels.fourier_features": Function(lambda d: (d.normal(4, 3), d.normal(3, 5), d.positive(5))),
     "kernels.gaussian_mixture": Function(lambda d: (d.positive(4, 5), d.positive(2))),
