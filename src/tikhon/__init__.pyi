@@ -27,7 +27,6 @@ from tikhon.core.queue import Queue as Queue
 from tikhon.core.recipe import Recipe as Recipe
 from tikhon.core.step import Step as Step
 from tikhon.core.step_mean import StepMean as StepMean
-from tikhon.core.strength import Learned as Learned
 from tikhon.core.strength import Schedule as Schedule
 from tikhon.core.strength import Strength as Strength
 from tikhon.core.strength import cosine as cosine
@@ -249,6 +248,7 @@ from tikhon.studies.dynamics.one_epoch import steps_to_reach as steps_to_reach
 from tikhon.studies.dynamics.scaling_crossover import crossover as crossover
 from tikhon.studies.features.pretraining_advantage import factor_model as factor_model
 from tikhon.tuning.autolrs import AutoLRS as AutoLRS
+from tikhon.tuning.learned import Learned as Learned
 from tikhon.tuning.maid import MAID as MAID
 from tikhon.tuning.self_tuning import SelfTuningNetwork as SelfTuningNetwork
 
