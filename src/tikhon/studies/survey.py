@@ -172,28 +172,27 @@ _FOR_FINE_TUNING = {"fields", "lowrank"}, {"bang", "dr_tune", "mask_tuning", "sa
 
 
 def arms(survey: Survey) -> list[str]:
-    """Plain training, and the methods that address the problem in the training of a classifier, by name.
-
-    Where tasks come in turn these are the methods that keep one when it ends; elsewhere they would do nothing.
-    """
-    families, names = _FOR_FINE_TUNING
-    in_turn = all(course.in_turn for course in survey.courses)
+    """Plain training, and the methods that address the problem in the training of a classifier, by name."""
+    suits = keeps_tasks if all(course.in_turn for course in survey.courses) else from_scratch
     return [
         PLAIN,
         *(
             one.name
             for one in methods().values()
-            if survey.problem in one.card.problems
-            and one.classifies
-            and one.family not in families
-            and one.name not in names
-            and _keeps_tasks(one) == in_turn
+            if survey.problem in one.card.problems and one.classifies and suits(one)
         ),
     ]
 
 
-def _keeps_tasks(listing: Listing) -> bool:
+def keeps_tasks(listing: Listing) -> bool:
+    """Whether the method acts where a task of several ends; in a single training it would do nothing."""
     return listing.load().task_end is not Method.task_end
+
+
+def from_scratch(listing: Listing) -> bool:
+    """Whether the method regularises a single training that begins with random weights."""
+    families, names = _FOR_FINE_TUNING
+    return listing.family not in families and listing.name not in names and not keeps_tasks(listing)
 
 
 def candidates(arm: str, course: Course) -> list[Settings]:
@@ -205,7 +204,7 @@ def candidates(arm: str, course: Course) -> list[Settings]:
     rate = course.learning_rate
     keep = "" if course.in_turn else "+early_stopping"
     given = {} if arm == PLAIN else parse_arm(f"{arm}({find(arm).card.example})").calls[0][1]
-    scalar = None if arm == PLAIN else _first_strength(find(arm), given)
+    scalar = None if arm == PLAIN else first_strength(find(arm), given)
     if scalar is None:
         recipe = _written(arm, given) + keep
         return [{"recipe": recipe, "learning_rate": factor * rate} for factor in (0.25, 0.5, 1.0, 2.0)]
@@ -217,7 +216,8 @@ def candidates(arm: str, course: Course) -> list[Settings]:
     return [{"recipe": _written(arm, {**given, name: value}) + keep, "learning_rate": rate} for value in values]
 
 
-def _first_strength(listing: Listing, given: Mapping[str, Any]) -> tuple[str, float] | None:
+def first_strength(listing: Listing, given: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The first strength of a method and its default; given: arguments that take the place of defaults."""
     for one in inspect.signature(listing.load().__init__).parameters.values():
         value = given.get(one.name, one.default)
         if "Strength" in str(one.annotation) and isinstance(value, (int, float)) and value > 0.0:
