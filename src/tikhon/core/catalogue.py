@@ -97,7 +97,7 @@ def by_class() -> dict[str, Listing]:
 @lru_cache
 def measures() -> dict[str, str]:
     """What the files of `measures/` offer, entries of the catalogue or not: name -> module."""
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted((PACKAGE / "measures").glob("*.py")):
         offered = _OFFERED.search(path.read_text(encoding="utf-8"))
         names = re.findall(r"\"(\w+)\"", offered.group(1)) if offered else ()
