@@ -251,6 +251,7 @@ from tikhon.tuning.autolrs import AutoLRS as AutoLRS
 from tikhon.tuning.learned import Learned as Learned
 from tikhon.tuning.maid import MAID as MAID
 from tikhon.tuning.self_tuning import SelfTuningNetwork as SelfTuningNetwork
+from tikhon.tuning.unimodal_bandit import UnimodalBanditSearch as UnimodalBanditSearch
 
 __version__: str
 
