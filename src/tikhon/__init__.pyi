@@ -249,6 +249,7 @@ from tikhon.studies.dynamics.scaling_crossover import crossover as crossover
 from tikhon.studies.features.pretraining_advantage import factor_model as factor_model
 from tikhon.tuning.autolrs import AutoLRS as AutoLRS
 from tikhon.tuning.learned import Learned as Learned
+from tikhon.tuning.lv_hba import LVHBA as LVHBA
 from tikhon.tuning.maid import MAID as MAID
 from tikhon.tuning.self_tuning import SelfTuningNetwork as SelfTuningNetwork
 from tikhon.tuning.unimodal_bandit import UnimodalBanditSearch as UnimodalBanditSearch
