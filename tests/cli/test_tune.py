@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from commands import refused, run
 
 from tikhon.report.code import python_code
+from tikhon.tuning.search import Budget, Search, Trial
 from tikhon.tuning.space import Candidate
 
 TINY = ["--data", "wine", "--train-size", "40", "--epochs", "2"]
@@ -81,6 +83,22 @@ def test_time_ends_a_search_too() -> None:
     shown = json.loads(result.stdout)
     assert [len(shown[name]) for name in ("trials", "plain_trials")] == [1, 1]
     assert Path("tikhon-tune/trials.db").exists()
+
+
+def test_the_clock_of_a_search_starts_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the second would find its time spent by the first."""
+    begun = []
+
+    def engine(search: Search, budget: Budget, show: object) -> list[Trial]:
+        begun.append((search.name, budget.seconds, budget.elapsed))
+        time.sleep(0.5)
+        return [Trial(0, Candidate("none", 0.1), {}, "finished", (0.5,), (0.1,))]
+
+    monkeypatch.setattr("tikhon.cli.tuning.chosen_search", lambda *_: engine)
+    result = run("tune", *TINY, "--space", "l2(strength=0.1..1)", "--minutes", "4", "--seeds", "1", "--jobs", "1")
+    assert result.exit_code == 0, result.stderr
+    assert [(name, seconds) for name, seconds, _ in begun] == [("plain training", 120.0), ("recipes", 120.0)]
+    assert all(elapsed < 0.4 for *_, elapsed in begun)
 
 
 def test_the_code_to_paste_runs_and_trains_what_was_found() -> None:

@@ -117,12 +117,11 @@ def find(
     baseline = _search("plain training", read_space(BASELINE, space.learning_rate), setting, effort.seed)
     baseline.check(task)
     search.check(task)
-    budgets = _budgets(settings, effort, search, baseline)
     owner = f"{socket.gethostname()}:{where.out.resolve()}"
     run_search = chosen_search(where.engine, where.storage, where.address, where.out, owner, effort.jobs)
     with Store(where.out) as store:
-        plain_trials = _searched(run_search, baseline, budgets[1], plain)
-        trials = _searched(run_search, search, budgets[0], plain)
+        plain_trials = _searched(run_search, baseline, _budget(settings, effort, baseline, baseline), plain)
+        trials = _searched(run_search, search, _budget(settings, effort, search, baseline), plain)
         chosen = {BASELINE: best(plain_trials).candidate}
         if best(trials).candidate.recipe != BASELINE:
             chosen[best(trials).candidate.recipe] = best(trials).candidate
@@ -153,16 +152,13 @@ def _search(name: str, space: Space, setting: Setting, seed: int, first: Sequenc
     return Search(name, space, setting, seed, tuple(space.all_points() or first))
 
 
-def _budgets(settings: Settings, effort: Effort, search: Search, baseline: Search) -> tuple[Budget, Budget]:
-    """Of the search and of plain training: the same, unless one has no more to try."""
+def _budget(settings: Settings, effort: Effort, search: Search, baseline: Search) -> Budget:
+    """Of one of both searches, from now on: the same for both, unless plain training has no more to try."""
     minutes = MINUTES if effort.minutes is None and effort.trials is None else effort.minutes
     seconds = None if minutes is None else 60.0 * minutes
     if seconds is not None and baseline.space.all_points() is None:
         seconds /= 2.0
-    return tuple(  # type: ignore[return-value]
-        Budget(_at_most(effort.trials, one.space.all_points()), seconds, after=settings.seeds)
-        for one in (search, baseline)
-    )
+    return Budget(_at_most(effort.trials, search.space.all_points()), seconds, after=settings.seeds)
 
 
 def _at_most(trials: int | None, points: Sequence[Point] | None) -> int | None:
