@@ -24,8 +24,8 @@ card = Card(
     claim="Picks the best point of a grid with an error that falls exponentially in the number of noisy values, faster "
     "than searches that do not know that there is one peak.",
     helps="A hyper-parameter, or two, on a fine grid, whose noisy score rises and then falls.",
-    hurts="Small budgets, where halving all places is as good; several peaks; flat stretches; axes that depend on each "
-    "other.",
+    hurts="Where sequential halving of all places can be had: in our study it misses fewer peaks, by far at small "
+    "budgets, and is nowhere worse. Several peaks; flat stretches; axes that depend on each other.",
     cost="The values asked for; nothing else.",
     neutral="",
     kind="tuner",
@@ -81,7 +81,9 @@ class UnimodalBanditSearch:
     """Find the place of a grid with the highest mean value, from a fixed number of noisy values.
 
     Use it for a hyper-parameter on a fine grid whose score rises to one peak and falls behind it, and where one
-    training says little: weight decay, dropout, the share of a loss. Not where there may be several peaks.
+    training says little: weight decay, dropout, the share of a loss. Not where there may be several peaks, nor where
+    all places can be tried and halved in rounds (sequential halving): of 64 places that missed fewer peaks in our
+    study, 17% against 29% with 400 values and 0.2% against 1.6% with 4000.
 
     One axis: the two places that cut the interval in three get equally many values, and the third beyond the worse one
     is dropped, until two places are left. All phases get an equal share of the budget; values of earlier phases count.
