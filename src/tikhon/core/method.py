@@ -17,10 +17,12 @@ from tikhon.core.strength import Learned
 from tikhon.core.target import Target
 from tikhon.core.terms import Terms
 
-Need = Literal["ids", "classes", "values", "blocks", "dropout", "plain weights", "zero-keeping weights", "length"]
+Need = Literal[
+    "ids", "classes", "values", "blocks", "dropout", "plain weights", "zero-keeping weights", "lasting layers", "length"
+]
 """What a method may need: sample ids; class scores and labels; a loss on values; a model with blocks of tikhon; one
-with dropout; weights that are not re-parameterised; or, weaker, weights whose parametrization maps zero to zero; how
-long training is."""
+with dropout; weights that are not re-parameterised; or, weaker, weights whose parametrization maps zero to zero; layers
+that all stay, none of them a candidate for a place; how long training is."""
 
 SLOTS: Mapping[str, tuple[str, ...]] = {
     "prepare": ("replace", "parametrize", "gate", "tap"),

@@ -252,6 +252,18 @@ def test_with_alternatives_it_trains_in_mixed_precision_and_compiles() -> None:
         torch.testing.assert_close(compiled, model(x))
 
 
+def test_alternatives_are_refused_beside_what_must_know_every_layer() -> None:
+    given = {"2": [nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 4))]}
+    with pytest.raises(TikhonError, match=r"ibp and quant_nas cannot run together.*lasting layers.*Leave one"):
+        tikhon.Recipe(tikhon.QuantNAS(alternatives=given), tikhon.IBPTraining(eps=0.1))
+    model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    recipe = tikhon.Recipe(tikhon.QuantNAS(alternatives={}), tikhon.IBPTraining(eps=0.1))
+    recipe.prepare(model)
+    recipe.attach(torch.optim.SGD(model.parameters(), lr=0.1), steps=2)
+    recipe.loss(drawn(4, 2).float(), torch.tensor([0, 1, 0, 1])).backward()
+    assert all(one.grad.isfinite().all() for one in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

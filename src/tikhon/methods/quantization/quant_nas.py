@@ -49,7 +49,8 @@ class QuantNAS(Method):
     The strengths are the paper's, for an absolute error of pictures in [0, 1] and Adam: a loss ten times as large asks
     for ten times as much. The logits a are parameters of your model (`...choice.logits`) and want Adam, without weight
     decay; the paper trains them in turn with the weights, on a half of the data of their own. A layer that is called
-    several times in a pass counts once. The official code draws the noise from a normal distribution of deviation
+    several times in a pass counts once. With alternatives, methods that must know all layers are refused: train with
+    them the network that `export` gives. The official code draws the noise from a normal distribution of deviation
     Delta / 2, and charges b, not b^2, in the search. The paper's block against batch norm is a part of its networks.
 
     Cost: every alternative is computed; a draw for every width, weight and input. Draws come from torch's global
@@ -101,6 +102,8 @@ class QuantNAS(Method):
         self.price = checked("price", price, low=0.0)
         self.entropy = checked("entropy", entropy, low=0.0)
         self.alternatives = {name: tuple(others) for name, others in (alternatives or {}).items()}
+        if self.alternatives:
+            self.breaks = self.breaks | {"lasting layers"}
         self.operations: dict[str, int] = {}
         """After export: place -> which operation: 0 is the model's own, 1 the first alternative."""
         self.widths: dict[str, int] = {}

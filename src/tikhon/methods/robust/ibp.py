@@ -124,7 +124,7 @@ class IBPTraining(Method):
         neutral="strength=0, regularisation=0",
         example="eps=0.1",
     )
-    needs = frozenset({"classes"})
+    needs = frozenset({"classes", "lasting layers"})
     exempt = {
         "accumulation": "width and imbalance are properties of the batch",
         "permutation": "width and imbalance are properties of the batch",
