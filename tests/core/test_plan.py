@@ -78,6 +78,34 @@ def test_what_breaks_anothers_need_is_refused_with_both_names() -> None:
         Recipe(Breaks(), Wants())
 
 
+class Holds(Method):
+    card = CARD
+
+    def __init__(self, share: float, strength: tikhon.Strength = 0.1, inner: Method | None = None) -> None:
+        super().__init__()
+        self.share, self.strength, self.inner = share, strength, inner
+
+
+@pytest.mark.parametrize(
+    ("method", "match"),
+    [
+        (lambda one: tikhon.BANG(share=one), "bang's share is no strength and cannot be Learned. Give a value"),
+        (lambda one: tikhon.BANG(share=one, smoothing=one), "bang's share is no"),
+        (lambda one: tikhon.During(Holds(one).named("held")), "held's share is no"),
+        (lambda one: Holds(0.5, inner=Holds(one).named("within")), "holds's within/share is no"),
+    ],
+)
+def test_learned_is_refused_where_nothing_learns_it(method: Any, match: str) -> None:
+    with pytest.raises(TikhonError, match=match):
+        Recipe(MixUp(), method(tikhon.Learned(0.5, 0.1, 0.9)))
+
+
+def test_learned_is_taken_where_it_is_a_strength() -> None:
+    strength = tikhon.Learned(0.5, 0.1, 0.9)
+    recipe = Recipe(tikhon.BANG(0.5, smoothing=strength), Holds(0.5, strength), MixUp())
+    assert "bang/smoothing is learned between 0.1 and 0.9" in recipe.explain()
+
+
 @pytest.mark.parametrize("moment", ["around", "loss_function", "evaluate", "averages"])
 def test_moments_with_one_owner(moment: str) -> None:
     owner = type("Owner", (Method,), {"card": CARD, moment: lambda self, *args: args[0] if args else {}})

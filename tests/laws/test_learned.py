@@ -19,6 +19,12 @@ from .training import EPOCHS, SAMPLES, STEPS, batches, network
 
 SHARE, RATE = 0.02, 1e-5
 STRENGTHS = [(name, scalar) for name in METHODS for scalar in strengths(methods()[name].load())]
+OTHERS = [
+    (name, argument)
+    for name in METHODS
+    for argument, one in inspect.signature(methods()[name].load().__init__).parameters.items()
+    if "float" in str(one.annotation) and (name, argument) not in STRENGTHS
+]
 OTHERWISE = {
     ("ibp", "eps"): "it scales by the largest eps of training, and that of a schedule is another",
     (
@@ -67,6 +73,13 @@ def attempted(name: str, scalar: str, strength: Learned, held_out: list[Any]) ->
         return "", trained(name, scalar, strength, held_out)[0]
     except TikhonError as error:
         return str(error), {}
+
+
+@pytest.mark.parametrize(("name", "argument"), OTHERS)
+def test_no_other_number_is_learned(name: str, argument: str) -> None:
+    arguments = {**arguments_of(name), argument: Learned(0.5, 0.1, 0.9)}
+    with pytest.raises((TikhonError, TypeError)):  # TypeError: of a constructor that computes with it
+        tikhon.Recipe(methods()[name].load()(**arguments), base=problem_of(name).base)
 
 
 @pytest.mark.parametrize(("name", "scalar"), STRENGTHS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
@@ -184,9 +184,7 @@ def overrides(method: Method, moment: str) -> bool:
 
 def scalars(method: Method) -> dict[str, Any]:
     """A method's strengths by name, with those of the methods inside it as `key/name`."""
-    found = {name: getattr(method, name, None) for name in strengths(type(method))}
-    inside = (one for one in method.modules() if isinstance(one, Method) and one is not method)
-    return found | {f"{one.key}/{name}": getattr(one, name, None) for one in inside for name in strengths(type(one))}
+    return _held(method, strengths)
 
 
 def learned(method: Method) -> dict[str, Learned]:
@@ -198,3 +196,19 @@ def strengths(kind: type[Method]) -> tuple[str, ...]:
     """The names of a method's scalars: its constructor's arguments that are annotated `Strength`."""
     parameters = inspect.signature(kind.__init__).parameters.values()
     return tuple(one.name for one in parameters if "Strength" in str(one.annotation))
+
+
+def never_learned(method: Method) -> list[str]:
+    """Names of arguments that hold a `Learned` where nothing learns it: they are not annotated `Strength`."""
+    return [name for name, value in _held(method, _others).items() if isinstance(value, Learned)]
+
+
+def _others(kind: type[Method]) -> tuple[str, ...]:
+    return tuple(name for name in inspect.signature(kind.__init__).parameters if name not in strengths(kind))
+
+
+def _held(method: Method, names: Callable[[type[Method]], Iterable[str]]) -> dict[str, Any]:
+    """What a method has under these names of arguments, with the methods inside it as `key/name`."""
+    found = {name: getattr(method, name, None) for name in names(type(method))}
+    inside = (one for one in method.modules() if isinstance(one, Method) and one is not method)
+    return found | {f"{one.key}/{name}": getattr(one, name, None) for one in inside for name in names(type(one))}

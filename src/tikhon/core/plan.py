@@ -9,7 +9,7 @@ from itertools import pairwise
 from tikhon.core.combine import During
 from tikhon.core.errors import TikhonError
 from tikhon.core.losses import Kind
-from tikhon.core.method import MOMENTS, ONE_OWNER, SLOTS, Method, learned, overrides
+from tikhon.core.method import MOMENTS, ONE_OWNER, SLOTS, Method, learned, never_learned, overrides
 from tikhon.core.run import Run
 from tikhon.core.step import Step
 from tikhon.core.strength import Learned
@@ -110,6 +110,11 @@ def _refuse(entries: tuple[Entry, ...], kind: Kind) -> None:
                 "Leave one of them out."
             )
     for entry in entries:
+        for name in never_learned(entry.method):
+            raise TikhonError(
+                f"{entry.key}'s {name} is no strength and cannot be Learned. Give a value there, or search for it over "
+                "whole trainings: tikhon tune."
+            )
         if "classes" in entry.method.needs and kind != "classes":
             raise TikhonError(
                 f"{entry.key} needs class scores and labels, but the base loss is on {kind}. "
