@@ -60,8 +60,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "pyproject.toml").write_text("")
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
     package = root / "src" / "tikhon"
-    folders = ("methods/*", "studies/*", "measures", "tuning", "solvers/*", "blocks/*")
-    for path in (path for folder in folders for path in package.glob(f"{folder}/*.py")):
+    entries = [path for folder in ("methods", "studies") for path in package.glob(f"{folder}/*/*.py")]
+    others = [
+        path for folder in ("measures", "tuning", "solvers", "blocks") for path in package.glob(f"{folder}/**/*.py")
+    ]
+    entries += [path for path in others if "\ncard = Card(" in path.read_text()]
+    for path in entries:
         if path.name != "__init__.py":
             path.unlink()
     for name, kind in (("first", "First"), ("second", "Second"), ("unstudied", "Unstudied")):
