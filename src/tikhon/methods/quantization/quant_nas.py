@@ -49,7 +49,7 @@ class QuantNAS(Method):
     The strengths are the paper's, for an absolute error of pictures in [0, 1] and Adam: a loss ten times as large asks
     for ten times as much. The logits a are parameters of your model (`...choice.logits`) and want Adam, without weight
     decay; the paper trains them in turn with the weights, on a half of the data of their own. A layer that is called
-    several times in a pass counts once. With alternatives, methods that must know all layers are refused: train with
+    several times in a pass counts once. With alternatives, methods that need lasting layers are refused: train with
     them the network that `export` gives. The official code draws the noise from a normal distribution of deviation
     Delta / 2, and charges b, not b^2, in the search. The paper's block against batch norm is a part of its networks.
 
