@@ -21,19 +21,28 @@ def python_code(candidate: Candidate, optimizer: str, epochs: int, kind: Literal
     >>> print(python_code(Candidate("elr(strength=2.0)", 0.1), "sgd", 60, "classes").splitlines()[3])
     recipe = tk.Recipe(tk.ELR(strength=2.0))
     """
-    made = [ast.unparse(_Qualified().visit(node)) for node in _calls(candidate.recipe)]
-    if kind == "values":
-        made.append("base=torch.nn.functional.mse_loss")
     return (
         "import torch\n"
         "import tikhon as tk\n"
         "\n"
-        f"recipe = tk.Recipe({', '.join(made)})\n"
+        f"recipe = {recipe_code(candidate.recipe, kind)}\n"
         "model = recipe.prepare(model, samples=len(train))\n"
         f"optimizer = {_OPTIMIZERS[optimizer].format(rate=candidate.learning_rate)}\n"
         f"recipe.attach(optimizer, epochs={epochs})\n"
         "# In the end, keep the epoch that is best on validation data.\n"
     )
+
+
+def recipe_code(recipe: str, kind: Literal["classes", "values"]) -> str:
+    """A recipe of the command line as an expression.
+
+    >>> recipe_code("elr(strength=2.0)", "classes")
+    'tk.Recipe(tk.ELR(strength=2.0))'
+    """
+    made = [ast.unparse(_Qualified().visit(node)) for node in _calls(recipe)]
+    if kind == "values":
+        made.append("base=torch.nn.functional.mse_loss")
+    return f"tk.Recipe({', '.join(made)})"
 
 
 def _calls(recipe: str) -> list[ast.expr]:

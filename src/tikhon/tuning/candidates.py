@@ -45,7 +45,7 @@ def options(found: Sequence[Finding], suits: str, trains: Callable[[str], bool] 
         for name, evidence in ranked(finding.problem, suits):
             if new == EACH or len(chosen) == ALL:
                 break
-            if name in chosen or not trains(_call(find(name), find(name).card.example)):
+            if name in chosen or not trains(as_shown(find(name))):
                 continue
             chosen[name] = Option(name, finding.problem, evidence, part_of_space(find(name)))
             new += 1
@@ -117,7 +117,7 @@ def _suits(listing: Listing, kind: str) -> bool:
     if kind == "classes":
         return listing.classifies
     try:
-        parse_arm(_call(listing, listing.card.example))
+        parse_arm(as_shown(listing))
     except TikhonError:
         return False
     return "classes" not in listing.load().needs
@@ -125,10 +125,10 @@ def _suits(listing: Listing, kind: str) -> bool:
 
 def part_of_space(listing: Listing) -> str:
     """The method with its first strength to be found, `elr(strength=0.3..30.0)`; without one, as it is."""
-    given = parse_arm(_call(listing, listing.card.example)).calls[0][1]
+    given = parse_arm(as_shown(listing)).calls[0][1]
     scalar = first_strength(listing, given)
     if scalar is None:
-        return _call(listing, listing.card.example)
+        return as_shown(listing)
     name, default = scalar
     example = ", ".join(part for part in listing.card.example.split(", ") if part and not part.startswith(f"{name}="))
     for high in (WIDTH * default, default + 0.9 * (1.0 - default)):
@@ -140,6 +140,11 @@ def part_of_space(listing: Listing) -> str:
             except TikhonError:
                 continue
             return part
+    return as_shown(listing)
+
+
+def as_shown(listing: Listing) -> str:
+    """A method as a recipe of the command line, with the arguments of its card's example."""
     return _call(listing, listing.card.example)
 
 
