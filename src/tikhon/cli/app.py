@@ -14,7 +14,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 from tikhon import __version__
-from tikhon.cli import auto, compare, cost, explain, list, prove, search, show, survey, tune
+from tikhon.cli import auto, compare, cost, doctor, explain, list, prove, search, show, survey, tune
 from tikhon.core.errors import TikhonError
 
 P = ParamSpec("P")
@@ -69,6 +69,7 @@ def _ending_well(command: Callable[P, None]) -> Callable[P, None]:
 app.command("compare")(_ending_well(compare.compare))
 app.command("tune")(_ending_well(tune.tune))
 app.command("auto")(_ending_well(auto.auto))
+app.command("doctor", no_args_is_help=True)(_ending_well(doctor.doctor))
 app.command("list")(_ending_well(list.list_methods))
 app.command("search", no_args_is_help=True)(_ending_well(search.search))
 app.command("show")(_ending_well(show.show))
