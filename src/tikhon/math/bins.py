@@ -21,8 +21,9 @@ def binned_means(scores: Tensor, values: Tensor, bins: int, equal_mass: bool = F
     """
     scores, values = at_least_float32(scores), at_least_float32(values)
     if equal_mass:
-        ordered = scores.detach().sort(1).values
-        ranks = torch.searchsorted(ordered, scores.detach()) + torch.searchsorted(ordered, scores.detach(), right=True)
+        queries = scores.detach().contiguous()  # searchsorted warns of gaps in memory
+        ordered = queries.sort(1).values
+        ranks = torch.searchsorted(ordered, queries) + torch.searchsorted(ordered, queries, right=True)
         member = ranks * bins // (2 * scores.shape[1])  # twice the middle of the ranks that equal scores share
     else:
         edges = torch.arange(1, bins, dtype=torch.float64, device=scores.device) / bins
