@@ -46,6 +46,11 @@ def lanczos(
     >>> lanczos(lambda v: diagonal * v, torch.ones(3), steps=3).values
     tensor([ 3.0000,  2.0000, -1.0000], dtype=torch.float64)
     """
+    if steps < 1 or start.ndim != 1 or not len(start):
+        raise TikhonError(
+            f"Lanczos needs a start vector (P,) that is not empty and at least one step, not {tuple(start.shape)} and "
+            f"{steps}."
+        )
     vector = at_least_float32(start)
     vector = vector / torch.linalg.vector_norm(vector)
     steps = min(steps, len(vector))
