@@ -34,3 +34,5 @@ def _process(
         torch.save(work(rank, *arguments), folder / f"{rank}.pt")
     finally:
         distributed.destroy_process_group()
+    # Threads of the group may outlive it, and now and then they abort an interpreter that takes itself down.
+    os._exit(0)
