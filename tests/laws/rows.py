@@ -488,7 +488,9 @@ FUNCTIONS: Mapping[str, Function] = {
         vmap=False,
         compiles=False,
     ),
-    "bins.binned_means": Function(lambda d: (d.probabilities(2, 6), d.normal(2, 6), 3, True), vmap=False),
+    "bins.binned_means": Function(
+        lambda d: (d.probabilities(2, 6), d.normal(2, 6), 3, True), vmap=False, finite=False
+    ),  # an empty bin has no mean
     "boxes.erased": Function(lambda d: (d.normal(2, 3, 4, 5), d.labels(40, 2).reshape(2, 4, 5).bool(), "mean")),
     "boxes.inside_boxes": Function(lambda d: ((4, 5), 4.0 * d.positive(3, 2), d.positive(3, 2)), differentiable=False),
     "class_relation_kd.transfer_weights": Function(
