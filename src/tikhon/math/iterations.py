@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tikhon.core.errors import TikhonError
+
 Function = Callable[[Tensor], Tensor]
 
 
@@ -128,7 +130,10 @@ def spectral_norm(product: Function, start: Tensor, rounds: int) -> tuple[float,
     >>> spectral_norm(lambda x: torch.tensor([3.0, 1.0]) * x, torch.ones(2), rounds=30)[0]
     3.0
     """
-    norm, vector = 0.0, start / start.norm()
+    length = float(start.norm())
+    if not (length > 0.0 and math.isfinite(length)):
+        raise TikhonError(f"Power iteration needs a finite start that is not 0, not one of length {length}.")
+    norm, vector = 0.0, start / length
     for _ in range(rounds):
         image = product(vector)
         norm = float(image.norm())
