@@ -674,7 +674,9 @@ FUNCTIONS: Mapping[str, Function] = {
     "intertwined.guidance": Function(lambda d: (d.normal(4, 2), d.normal(4, 2), d.positive(4))),
     "kernels.squared_distances": Function(lambda d: (d.normal(4, 3), d.normal(5, 3))),
     "l0.chance_open": Function(lambda d: (d.normal(5),)),
-    "l0.hard_concrete": Function(lambda d: (0.3 * d.normal(5), 0.3 + 0.4 * (d.positive(5) - 0.5))),
+    "l0.hard_concrete": Function(  # a uniform number outside (0, 1) has no logarithm
+        lambda d: (0.3 * d.normal(5), 0.3 + 0.4 * (d.positive(5) - 0.5)), finite=False
+    ),
     "l0.mean_gate": Function(lambda d: (d.normal(5),)),
     "l2_anchor.anchor_penalty": Function(lambda d: (pair(d), pair(d), pair(d)), vmap=False),
     "l2_anchor.squared_gradients": Function(

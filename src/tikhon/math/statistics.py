@@ -108,16 +108,20 @@ def newcombe_interval(
 
         low = p - q - sqrt((p - l_p)^2 + (u_q - q)^2),   high = p - q + sqrt((u_p - p)^2 + (q - l_q)^2)
 
-    successes, trials: x and n, n at least 1; other_successes, other_trials: y and m likewise; all of one shape. Returns
-    low and high, in [-1, 1]. Source: Newcombe 1998, Statistics in Medicine 17, 873-890, method 10.
+    successes, trials: x and n; other_successes, other_trials: y and m likewise; all of one shape. Returns
+    low and high, in [-1, 1], both ends where there were no trials.
+    Source: Newcombe 1998, Statistics in Medicine 17, 873-890, method 10.
 
     >>> newcombe_interval(*torch.tensor([56.0, 70.0, 48.0, 80.0]))
     (tensor(0.0524), tensor(0.3339))
     """
     x, n, y, m = (at_least_float32(one) for one in (successes, trials, other_successes, other_trials))
-    p, q = x / n, y / m
+    none = (n <= 0) | (m <= 0)
+    p, q = x / n.clamp_min(1.0), y / m.clamp_min(1.0)
     (p_low, p_high), (q_low, q_high) = wilson_interval(x, n, level), wilson_interval(y, m, level)
-    return p - q - torch.hypot(p - p_low, q_high - q), p - q + torch.hypot(p_high - p, q - q_low)
+    low = p - q - torch.hypot(p - p_low, q_high - q)
+    high = p - q + torch.hypot(p_high - p, q - q_low)
+    return low.masked_fill(none, -1.0), high.masked_fill(none, 1.0)
 
 
 def _sample(values: ArrayLike, name: str) -> NDArray[np.float64]:
