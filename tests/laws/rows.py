@@ -452,8 +452,12 @@ FUNCTIONS: Mapping[str, Function] = {
         vmap=False,
         compiles=False,
     ),
-    "adversarial_strength.deviation_cosine": Function(lambda d: (d.normal(4), d.normal(4))),
-    "adversarial_strength.hyperplane_distances": Function(lambda d: (d.normal(5, 3), d.normal(3), d.normal(1)[0])),
+    "adversarial_strength.deviation_cosine": Function(  # nor an angle to a vector that is 0
+        lambda d: (d.normal(4), d.normal(4)), finite=False
+    ),
+    "adversarial_strength.hyperplane_distances": Function(  # of a plane without a normal there is no distance
+        lambda d: (d.normal(5, 3), d.normal(3), d.normal(1)[0]), finite=False
+    ),
     "agc.adaptively_clipped": Function(lambda d: (pair(d), pair(d), 0.1, 1e-3), vmap=False),
     "agc.unitwise_norms": Function(lambda d: (pair(d),), vmap=False),
     "ascent.ascent_offsets": Function(lambda d: (pair(d), 0.05), differentiable=False, vmap=False),
