@@ -930,10 +930,10 @@ FUNCTIONS: Mapping[str, Function] = {
     "spectral_norm.as_matrix": Function(lambda d: (d.normal(3, 2, 2), 1)),
     "spectral_norm.power_iteration": Function(lambda d: (d.normal(3, 4), d.normal(3), 2)),
     "spectral_norm.spectrally_normalised": Function(lambda d: (d.normal(3, 2, 2), d.positive(3), d.positive(4))),
-    "statistics.newcombe_interval": Function(
-        lambda d: (d.positive(4), 2.0 + d.positive(4), d.positive(4), 3.0 + d.positive(4))
+    "statistics.newcombe_interval": Function(  # of more successes than trials there is no interval
+        lambda d: (d.positive(4), 2.0 + d.positive(4), d.positive(4), 3.0 + d.positive(4)), finite=False
     ),
-    "statistics.wilson_interval": Function(lambda d: (d.positive(4), 2.0 + d.positive(4))),
+    "statistics.wilson_interval": Function(lambda d: (d.positive(4), 2.0 + d.positive(4)), finite=False),
     "stereo.block_matching": Function(
         lambda d: (d.normal(12), d.normal(12), torch.arange(4, dtype=torch.float64), 3), differentiable=False
     ),
