@@ -981,7 +981,7 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "vib.deviation": Function(lambda d: (d.normal(4, 3),)),
     "vib.rate": Function(lambda d: (d.normal(4, 3), d.positive(4, 3))),
-    "vicreg.covariance_penalty": Function(lambda d: (d.normal(5, 3),)),
+    "vicreg.covariance_penalty": Function(lambda d: (d.normal(5, 3),), finite=False),  # one sample has no covariance
     "vicreg.variance_hinge": Function(lambda d: (0.5 * d.normal(5, 3),)),
     "virtual_outlier.energy": Function(lambda d: (d.normal(4, 3),)),
     "virtual_outlier.energy_hinge": Function(lambda d: (d.normal(4, 3),)),
