@@ -452,9 +452,7 @@ FUNCTIONS: Mapping[str, Function] = {
         vmap=False,
         compiles=False,
     ),
-    "adversarial_strength.deviation_cosine": Function(  # nor an angle to a vector that is 0
-        lambda d: (d.normal(4), d.normal(4)), finite=False
-    ),
+    "adversarial_strength.deviation_cosine": Function(lambda d: (d.normal(4), d.normal(4))),
     "adversarial_strength.hyperplane_distances": Function(  # of a plane without a normal there is no distance
         lambda d: (d.normal(5, 3), d.normal(3), d.normal(1)[0]), finite=False
     ),
