@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: two threads beside another busy process are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint types unit parity fuzz works-with vision evidence surveys current stubs docs site browser clean
+.PHONY: help setup demo test lint types unit parity fuzz works-with vision bench evidence surveys current stubs docs site browser clean
 
 help:
 	@echo "make demo    which of several methods rescues a network from 40% wrong labels (3 minutes)"
@@ -14,6 +14,7 @@ help:
 	@echo "make fuzz    10,000 random recipes, and twice as many calls of functions: each computes or is refused"
 	@echo "make works-with  how every method fares in every environment, and its table in docs (ONLY=name for one)"
 	@echo "make vision  models of torchvision and timm, in an environment of their own (5 GB; VISION= for other releases)"
+	@echo "make bench   time and memory beside other libraries, in environments of their own; needs a quiet machine (ONLY=name)"
 	@echo "make evidence  run the studies that are due, and draw the tables of README and docs"
 	@echo "make surveys   all methods against each problem, on the same tasks: hours, resumed where it stopped"
 	@echo "make docs    the documentation as pages in site/, a page for each method; make site serves it while you write"
@@ -54,14 +55,24 @@ works-with: setup
 	$(BIN)/python tools/works_with.py
 
 # torchvision needs the torch that it was built with, and beside another one much else fails to import: hence not in .venv.
-VISION ?= torch==2.14.1 torchvision==0.29.1 timm==1.0.31
+VISION ?= --requirement benchmarks/vision.txt
 
 vision: .venv-vision/.ready
 	.venv-vision/bin/python -m pytest -rs tests/vision
 
-.venv-vision/.ready: pyproject.toml
+.venv-vision/.ready: pyproject.toml benchmarks/vision.txt
 	$(PYTHON) -m venv .venv-vision
 	.venv-vision/bin/python -m pip install --quiet $(VISION) pytest --editable .
+	@touch $@
+
+# Both environments first: nothing else may run beside a measurement.
+bench: .venv-bench/.ready .venv-vision/.ready
+	.venv-bench/bin/python benchmarks/run.py peers --only "$(ONLY)"
+	.venv-vision/bin/python benchmarks/run.py vision --only "$(ONLY)"
+
+.venv-bench/.ready: pyproject.toml benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --requirement benchmarks/peers.txt --editable .
 	@touch $@
 
 evidence: setup
@@ -93,4 +104,4 @@ browser:
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq -y chromium >/dev/null; } || echo "no chromium: the tests of the report's page will be skipped"
 
 clean:
-	rm -rf .venv .venv-vision build dist site .mypy_cache .ruff_cache .pytest_cache demo
+	rm -rf .venv .venv-bench .venv-vision build dist site .mypy_cache .ruff_cache .pytest_cache demo

@@ -97,11 +97,15 @@ def peak_memory(step: MeasuredStep) -> int:
     What an operation needs only inside itself is not counted.
     """
     step()  # optimizer state and memories are made in the first step
-    held = step.held()
+    return step.held() + peak_of(step)
+
+
+def peak_of(call: Callable[[], object]) -> int:
+    """Bytes of tensors that a call makes and holds at most at one time, beside what was there before."""
     allocations = _Allocations()
     with allocations:
-        step()
-    return held + allocations.peak
+        call()
+    return allocations.peak
 
 
 class _Allocations(TorchDispatchMode):

@@ -1,0 +1,1 @@
+"""tikhon beside its peers: time and memory. `make bench` runs everything."""

@@ -1,0 +1,1 @@
+"""Cases whose peers live beside the torch of `constraints.txt`."""

@@ -1,0 +1,1 @@
+"""Cases of torchvision and what stands on it."""
