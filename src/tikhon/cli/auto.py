@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 
 from tikhon.cli.options import (
+    Address,
     BatchSize,
     Data,
     Epochs,
@@ -18,8 +19,9 @@ from tikhon.cli.options import (
     Optimizer,
     Shift,
     TrainSize,
+    task_of,
 )
-from tikhon.cli.tune import Address, Engine, LearningRate, Minutes, Out, Seed, Seeds, Storage, Trials
+from tikhon.cli.tune import Engine, LearningRate, Minutes, Out, Seed, Seeds, Storage, Trials
 
 
 def auto(
@@ -63,14 +65,7 @@ def auto(
     automatic = importlib.import_module("tikhon.cli.automatic")  # not at the top: importing torch takes a second
     automatic.run(
         automatic.Settings(
-            task={
-                "source": data,
-                "label_noise": label_noise,
-                "noise_kind": noise_kind,
-                "train_size": train_size,
-                "imbalance": imbalance,
-                "shift": shift,
-            },
+            task=task_of(data, label_noise, noise_kind, train_size, imbalance, shift),
             methods="",
             model=model,
             seeds=seeds,

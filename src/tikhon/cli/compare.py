@@ -12,6 +12,7 @@ from tikhon.cli.options import (
     OUTPUT,
     RUNNING,
     TRAINING,
+    Address,
     BatchSize,
     Data,
     Epochs,
@@ -24,6 +25,7 @@ from tikhon.cli.options import (
     Optimizer,
     Shift,
     TrainSize,
+    task_of,
 )
 
 
@@ -73,14 +75,7 @@ def compare(
             rich_help_panel=RUNNING,
         ),
     ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="With --engine ray: the cluster, auto or HOST:PORT.",
-            rich_help_panel=RUNNING,
-            show_default="RAY_ADDRESS, else a Ray of this machine alone",
-        ),
-    ] = None,
+    address: Address = None,
     json: Json = False,
 ) -> None:
     """Train with several methods on the same data and show which helps, with intervals and costs.
@@ -112,14 +107,7 @@ def compare(
     comparing = importlib.import_module("tikhon.cli.comparing")  # not at the top: importing torch takes a second
     comparing.run(
         comparing.Settings(
-            task={
-                "source": data,
-                "label_noise": label_noise,
-                "noise_kind": noise_kind,
-                "train_size": train_size,
-                "imbalance": imbalance,
-                "shift": shift,
-            },
+            task=task_of(data, label_noise, noise_kind, train_size, imbalance, shift),
             methods=methods,
             model=model,
             seeds=seeds,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,6 +54,14 @@ Epochs = Annotated[
 BatchSize = Annotated[int, typer.Option(help="Samples a step.", rich_help_panel=TRAINING)]
 Optimizer = Annotated[str, typer.Option(help="sgd (momentum 0.9) or adam.", rich_help_panel=TRAINING)]
 Jobs = Annotated[int, typer.Option(help="Runs at a time, one thread each.", rich_help_panel=RUNNING)]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="With --engine ray: the cluster, auto or HOST:PORT.",
+        rich_help_panel=RUNNING,
+        show_default="RAY_ADDRESS, else a Ray of this machine alone",
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option(
@@ -62,3 +70,17 @@ Json = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+
+
+def task_of(
+    data: str, label_noise: float, noise_kind: str, train_size: int | None, imbalance: float, shift: str | None
+) -> dict[str, Any]:
+    """What is learned, as arguments of `load_task`."""
+    return {
+        "source": data,
+        "label_noise": label_noise,
+        "noise_kind": noise_kind,
+        "train_size": train_size,
+        "imbalance": imbalance,
+        "shift": shift,
+    }

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from tikhon.cli.options import RUNNING, Address
+
 
 def survey(
     problem: Annotated[
@@ -19,17 +21,15 @@ def survey(
     methods: Annotated[
         str | None, typer.Option(help="Only these, as in elr,mixup.", show_default="all that address the problem")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Rows at a time, of one thread each.")] = 2,
+    jobs: Annotated[int, typer.Option(help="Rows at a time, of one thread each.", rich_help_panel=RUNNING)] = 2,
     engine: Annotated[
-        str, typer.Option(help="local: processes of this machine. ray: tasks of a Ray cluster, with the same numbers.")
-    ] = "local",
-    address: Annotated[
-        str | None,
+        str,
         typer.Option(
-            help="With --engine ray: the cluster, auto or HOST:PORT.",
-            show_default="RAY_ADDRESS, else a Ray of this machine alone",
+            help="local: processes of this machine. ray: tasks of a Ray cluster, with the same numbers.",
+            rich_help_panel=RUNNING,
         ),
-    ] = None,
+    ] = "local",
+    address: Address = None,
     stored: Annotated[bool, typer.Option("--stored", help="Run nothing; show what is stored.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Run nothing; exit with 1 if any stored row is stale.")

@@ -12,6 +12,7 @@ from tikhon.cli.options import (
     OUTPUT,
     RUNNING,
     TRAINING,
+    Address,
     BatchSize,
     Data,
     Epochs,
@@ -24,6 +25,7 @@ from tikhon.cli.options import (
     Optimizer,
     Shift,
     TrainSize,
+    task_of,
 )
 
 SEARCH = "How it is searched"
@@ -76,14 +78,6 @@ Storage = Annotated[
         help="URL of a database. Commands that share one, each with an --out of its own, work on the same search.",
         rich_help_panel=RUNNING,
         show_default="trials.db in --out",
-    ),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        help="With --engine ray: the cluster, auto or HOST:PORT.",
-        rich_help_panel=RUNNING,
-        show_default="RAY_ADDRESS, else a Ray of this machine alone",
     ),
 ]
 Out = Annotated[
@@ -152,14 +146,7 @@ def tune(
     tuning = importlib.import_module("tikhon.cli.tuning")  # not at the top: importing torch takes a second
     tuning.run(
         tuning.Settings(
-            task={
-                "source": data,
-                "label_noise": label_noise,
-                "noise_kind": noise_kind,
-                "train_size": train_size,
-                "imbalance": imbalance,
-                "shift": shift,
-            },
+            task=task_of(data, label_noise, noise_kind, train_size, imbalance, shift),
             methods=space,
             model=model,
             seeds=seeds,
