@@ -84,6 +84,12 @@ def test_the_plane_keeps_scores_and_the_drawing_its_boundaries() -> None:
 
 def test_edges() -> None:
     assert deviation_cosine(torch.zeros(3), torch.ones(3)) == 0.0
+
+
+@pytest.mark.parametrize("length", [1e-200, 1e-160, 1e160, 1e200])
+def test_lengths_whose_squares_leave_the_range_of_numbers_do_not_bend_the_angle(length: float) -> None:
+    first, second = torch.tensor([3.0, 4.0]).double(), torch.tensor([-2.0, 0.0]).double()
+    assert float(deviation_cosine(length * first, length * second)) == pytest.approx(0.6)
     assert math.isinf(
         adversarial_strength(
             torch.tensor([[-1.0, 0.0], [1.0, 0.0]]),

@@ -77,9 +77,14 @@ def deviation_cosine(weight: Tensor, direction: Tensor) -> Tensor:
     >>> deviation_cosine(torch.tensor([3.0, 4.0]), torch.tensor([-2.0, 0.0]))
     tensor(0.6000)
     """
-    weight, direction = at_least_float32(weight), at_least_float32(direction)
-    lengths: Tensor = torch.linalg.vector_norm(weight) * torch.linalg.vector_norm(direction)
-    return (weight @ direction).abs() / lengths.clamp_min(torch.finfo(lengths.dtype).tiny)
+    return (_unit(at_least_float32(weight)) @ _unit(at_least_float32(direction))).abs().clamp_max(1.0)
+
+
+def _unit(vector: Tensor) -> Tensor:
+    """The direction of a vector however short or long it is, whose squares may leave the range of numbers; 0 of 0."""
+    tiny = torch.finfo(vector.dtype).tiny
+    scaled = vector / vector.abs().amax().clamp_min(tiny)
+    return scaled / torch.linalg.vector_norm(scaled).clamp_min(tiny)
 
 
 def hyperplane_distances(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -124,7 +129,7 @@ def adversarial_strength(inputs: Tensor, labels: Tensor, weight: Tensor, bias: T
     direction, middle = means[1] - means[0], means.mean(0)
     if not bool((direction != 0).any()) or not bool((w != 0).any()):
         raise TikhonError("A boundary without direction: the weight is 0, or the means of the classes are equal.")
-    cosine = deviation_cosine(w, direction).clamp_max(1.0)
+    cosine = deviation_cosine(w, direction)
     first = direction / torch.linalg.vector_norm(direction)
     tilt = w - (w @ first) * first
     second = tilt / torch.linalg.vector_norm(tilt).clamp_min(torch.finfo(w.dtype).tiny)
