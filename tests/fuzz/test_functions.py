@@ -206,7 +206,7 @@ def valid_arguments(key: str, seed: int, size: int, becomes: int, edge: str) -> 
         arguments = ROWS[key].arguments(Edges(seed, {size: becomes}, edge))
     except REFUSALS:
         return None
-    return arguments if finite(arguments) else None
+    return arguments if finite(arguments) and ROWS[key].valid(*arguments) else None
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -364,13 +364,15 @@ class Function:
     fused attention, nor for a batch norm that keeps statistics; compiles: whether it compiles as a whole, which what
     looks at values before it begins, or iterates until it is done, does not; smallest: the size of an axis from which
     on it says something, such as two classes; finite: whether all that it gives is finite, rather than infinite or
-    NaN where its documentation says so.
+    NaN where its documentation says so; valid: whether arguments are such as its documentation allows, where other
+    draws may not be.
     """
 
     arguments: Callable[[Draw], tuple[Any, ...]]
     differentiable: bool = True
     smallest: int = 1
     finite: bool = True
+    valid: Callable[..., bool] = lambda *_: True
     in_place: bool = False
     bfloat16: bool = True
     vmap: bool = True
@@ -385,6 +387,11 @@ def pair(d: Draw) -> list[Tensor]:
 def shares(*masses: Tensor) -> list[Tensor]:
     """Of sum 1, none of them 0."""
     return [one / one.sum() for one in masses]
+
+
+def counts(successes: Tensor, trials: Tensor) -> bool:
+    """Whether no number of successes is negative or above that of trials."""
+    return bool(((successes >= 0.0) & (successes <= trials)).all())
 
 
 def squared_error(weights: Mapping[str, Tensor], inputs: Tensor, value: Tensor) -> Tensor:
@@ -453,8 +460,8 @@ FUNCTIONS: Mapping[str, Function] = {
         compiles=False,
     ),
     "adversarial_strength.deviation_cosine": Function(lambda d: (d.normal(4), d.normal(4))),
-    "adversarial_strength.hyperplane_distances": Function(  # of a plane without a normal there is no distance
-        lambda d: (d.normal(5, 3), d.normal(3), d.normal(1)[0]), finite=False
+    "adversarial_strength.hyperplane_distances": Function(
+        lambda d: (d.normal(5, 3), d.normal(3), d.normal(1)[0]), valid=lambda _, normal, __: bool(normal.any())
     ),
     "agc.adaptively_clipped": Function(lambda d: (pair(d), pair(d), 0.1, 1e-3), vmap=False),
     "agc.unitwise_norms": Function(lambda d: (pair(d),), vmap=False),
@@ -676,8 +683,9 @@ FUNCTIONS: Mapping[str, Function] = {
     "intertwined.guidance": Function(lambda d: (d.normal(4, 2), d.normal(4, 2), d.positive(4))),
     "kernels.squared_distances": Function(lambda d: (d.normal(4, 3), d.normal(5, 3))),
     "l0.chance_open": Function(lambda d: (d.normal(5),)),
-    "l0.hard_concrete": Function(  # a uniform number outside (0, 1) has no logarithm
-        lambda d: (0.3 * d.normal(5), 0.3 + 0.4 * (d.positive(5) - 0.5)), finite=False
+    "l0.hard_concrete": Function(
+        lambda d: (0.3 * d.normal(5), 0.3 + 0.4 * (d.positive(5) - 0.5)),
+        valid=lambda _, uniform: bool(((uniform > 0.0) & (uniform < 1.0)).all()),
     ),
     "l0.mean_gate": Function(lambda d: (d.normal(5),)),
     "l2_anchor.anchor_penalty": Function(lambda d: (pair(d), pair(d), pair(d)), vmap=False),
@@ -928,10 +936,11 @@ FUNCTIONS: Mapping[str, Function] = {
     "spectral_norm.as_matrix": Function(lambda d: (d.normal(3, 2, 2), 1)),
     "spectral_norm.power_iteration": Function(lambda d: (d.normal(3, 4), d.normal(3), 2)),
     "spectral_norm.spectrally_normalised": Function(lambda d: (d.normal(3, 2, 2), d.positive(3), d.positive(4))),
-    "statistics.newcombe_interval": Function(  # of more successes than trials there is no interval
-        lambda d: (d.positive(4), 2.0 + d.positive(4), d.positive(4), 3.0 + d.positive(4)), finite=False
+    "statistics.newcombe_interval": Function(
+        lambda d: (d.positive(4), 2.0 + d.positive(4), d.positive(4), 3.0 + d.positive(4)),
+        valid=lambda first, of_first, second, of_second: counts(first, of_first) and counts(second, of_second),
     ),
-    "statistics.wilson_interval": Function(lambda d: (d.positive(4), 2.0 + d.positive(4)), finite=False),
+    "statistics.wilson_interval": Function(lambda d: (d.positive(4), 2.0 + d.positive(4)), valid=counts),
     "stereo.block_matching": Function(
         lambda d: (d.normal(12), d.normal(12), torch.arange(4, dtype=torch.float64), 3), differentiable=False
     ),
@@ -979,7 +988,7 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "vib.deviation": Function(lambda d: (d.normal(4, 3),)),
     "vib.rate": Function(lambda d: (d.normal(4, 3), d.positive(4, 3))),
-    "vicreg.covariance_penalty": Function(lambda d: (d.normal(5, 3),), finite=False),  # one sample has no covariance
+    "vicreg.covariance_penalty": Function(lambda d: (d.normal(5, 3),), smallest=2),  # one sample has no covariance
     "vicreg.variance_hinge": Function(lambda d: (0.5 * d.normal(5, 3),)),
     "virtual_outlier.energy": Function(lambda d: (d.normal(4, 3),)),
     "virtual_outlier.energy_hinge": Function(lambda d: (d.normal(4, 3),)),
@@ -992,7 +1001,9 @@ FUNCTIONS: Mapping[str, Function] = {
     "wavelets.wavelet_matrix": Function(lambda d: (6, 3, d.normal(1)), differentiable=False, vmap=False),
     "weight_compander.companded": Function(lambda d: (d.normal(4, 3), d.positive(1), d.positive(1))),
     "weight_compander.expanded": Function(lambda d: (0.3 * d.normal(4, 3), d.positive(1) + 1.0, d.positive(1))),
-    "weight_norm.of_length": Function(lambda d: (d.positive(3, 1), d.normal(3, 4))),
+    "weight_norm.of_length": Function(
+        lambda d: (d.positive(3, 1), d.normal(3, 4)), valid=lambda _, v: bool((v != 0.0).any(1).all())
+    ),
     "wgsef.envelope": Function(lambda d: (d.positive(3, 5), 2)),
     "wgsef.envelope_prox": Function(lambda d: (d.positive(3, 5), 0.3, 2)),
 }
