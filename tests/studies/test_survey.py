@@ -57,7 +57,7 @@ def test_every_arm_has_candidates_that_can_be_made_and_stops_early_where_an_epoc
         for course in survey.courses:
             tried = candidates(arm, course)
             assert len(tried) == 4
-            assert all(parse_arm(one["recipe"]).early_stopping != course.in_turn for one in tried)
+            assert all(parse_arm(one["recipe"], course.given).early_stopping != course.in_turn for one in tried)
     for arm in found[1:]:
         assert survey.problem in find(arm).card.problems
 

@@ -6,9 +6,10 @@ import pytest
 
 from tikhon.core.card import PROBLEMS
 from tikhon.core.catalogue import find, methods
+from tikhon.studies.arms import parse_arm
 from tikhon.studies.evidence import load_evidence
-from tikhon.studies.survey import Rows, find_survey, standings
-from tikhon.tuning.candidates import ALL, EACH, Option, options, part_of_space, ranked, space_of
+from tikhon.studies.survey import Rows, arms, find_survey, standings
+from tikhon.tuning.candidates import ALL, EACH, Option, as_shown, options, part_of_space, ranked, space_of
 from tikhon.tuning.findings import Finding
 from tikhon.tuning.space import read_space
 
@@ -25,6 +26,13 @@ def test_what_is_ranked_addresses_the_problem_and_has_evidence(problem: str, kin
         assert kind == "values" or listing.classifies
     statuses = ["in part" in said for _, said in found if not said.startswith("survey: ")]
     assert statuses == sorted(statuses)
+
+
+@pytest.mark.parametrize("kind", ["classes", "values"])
+def test_what_needs_data_of_other_domains_is_surveyed_and_not_suggested(kind: str) -> None:
+    assert "irm" in arms(find_survey("shift"))
+    for name, _ in ranked("shift", kind):
+        parse_arm(as_shown(find(name)))
 
 
 def test_a_survey_decides_before_studies() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean, median
 
@@ -13,7 +12,8 @@ from rich.text import Text
 
 from tikhon.core.catalogue import find
 from tikhon.report.evidence import markdown, number, with_interval
-from tikhon.studies.survey import PLAIN, SURVEYS, Row, Rows, Standing, Survey, standings
+from tikhon.studies import shifted
+from tikhon.studies.survey import PLAIN, SURVEYS, Course, Rows, Standing, Survey, standings
 
 
 def survey_tables(directory: Path | None = None) -> str:
@@ -37,7 +37,7 @@ def _section(survey: Survey, rows: Rows) -> str:
     first = (PLAIN, *(number(plain[name].mean) if name in plain else "-" for name in found), "1.00x")
     body = [
         (
-            find(arm).class_name,
+            find(arm).class_name + _given(survey.courses[0], arm),
             *(_difference(of.get(name)) for name in found),
             f"{median(one.time for one in of.values()):.2f}x",
         )
@@ -46,6 +46,12 @@ def _section(survey: Survey, rows: Rows) -> str:
     lines = [f"## {survey.problem}", "", *(f"- {one.name}: {one.setting}" for one in survey.courses), ""]
     refused = _refused(survey, rows)
     return "\n".join([*lines, markdown(header, [first, *body]), *(["", refused] if refused else [])])
+
+
+def _given(course: Course, arm: str) -> str:
+    """What an arm is given that others are not, in brackets behind its name."""
+    given = "" if arm == PLAIN or not course.domains else shifted.in_words(find(arm))
+    return f" ({given})" if given else ""
 
 
 def _difference(one: Standing | None) -> str:
@@ -63,12 +69,12 @@ def survey_view(survey: Survey, rows: Rows) -> RenderableType:
     """The courses of a survey for the terminal, one table each."""
     parts: list[RenderableType] = []
     for course in survey.courses:
-        parts += [Text(f"\n{course.name}: {course.setting}", style="bold"), _table(survey, rows.of(course))]
+        parts += [Text(f"\n{course.name}: {course.setting}", style="bold"), _table(survey, course, rows)]
     return Group(*parts)
 
 
-def _table(survey: Survey, rows: Mapping[str, Row]) -> RenderableType:
-    found = standings(survey, rows)
+def _table(survey: Survey, course: Course, rows: Rows) -> RenderableType:
+    found = standings(survey, rows.of(course))
     if not found:
         return Text("plain training has no row yet", style="dim")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -77,5 +83,6 @@ def _table(survey: Survey, rows: Mapping[str, Row]) -> RenderableType:
     for one in found:
         style = "" if not one.clear or one.arm == PLAIN else "green" if (one.difference > 0) != survey.lower else "red"
         seen = "" if one.arm == PLAIN else with_interval(one.difference, one.low, one.high, sign="+")
-        table.add_row(one.arm, number(one.mean), Text(seen, style=style), f"{one.time:.2f}x")
+        name = one.arm + _given(course, one.arm)
+        table.add_row(name, number(one.mean), Text(seen, style=style), f"{one.time:.2f}x")
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,14 @@ _SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "stepwise": stepwise,
 }
 
+Given = Callable[[Listing], Mapping[str, Any]]
+"""Arguments of a method that no text can hold, such as the domains of the training samples."""
+
+
+def nothing(listing: Listing) -> Mapping[str, Any]:
+    """What most methods are given beside the text."""
+    return {}
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -34,12 +42,13 @@ class Arm:
     name: str
     calls: tuple[tuple[Listing, dict[str, Any]], ...]
     early_stopping: bool
+    given: Given = nothing
 
     def methods(self) -> list[Method | During]:
         made: list[Method | During] = []
         for listing, arguments in self.calls:
             try:
-                made.append(listing.load()(**arguments))
+                made.append(listing.load()(**{**self.given(listing), **arguments}))
             except TypeError as error:
                 raise TikhonError(f"{listing.name} in the arm {self.name!r}: {error}.") from error
         return made
@@ -60,11 +69,11 @@ def source_hash(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
-def parse_arm(text: str) -> Arm:
+def parse_arm(text: str, given: Given = nothing) -> Arm:
     """`none`, or methods joined by `+`, each a name or `name(argument=value, ...)`.
 
-    Values are Python literals or schedules, as in `l2(strength=linear(0, 0.001))`. Raises `TikhonError` with near
-    misses for an unknown name.
+    Values are Python literals or schedules, as in `l2(strength=linear(0, 0.001))`. given: further arguments of each
+    method. Raises `TikhonError` with near misses for an unknown name.
 
     >>> parse_arm("none").calls
     ()
@@ -89,7 +98,7 @@ def parse_arm(text: str) -> Arm:
         if name not in known:
             raise TikhonError(f"There is no method {name!r}. {near_misses(name, known)} `tikhon list` shows all.")
         calls.append((find(name), arguments))
-    arm = Arm(text, tuple(calls), early_stopping)
+    arm = Arm(text, tuple(calls), early_stopping, given)
     arm.methods()  # wrong arguments are refused here, not in a worker
     return arm
 

@@ -18,8 +18,8 @@ from tikhon.core.errors import TikhonError, near_misses
 from tikhon.core.files import write_whole
 from tikhon.core.method import Method
 from tikhon.math.statistics import mean_interval, paired_difference
-from tikhon.studies import split_digits
-from tikhon.studies.arms import parse_arm, source_hash
+from tikhon.studies import shifted, split_digits
+from tikhon.studies.arms import Given, nothing, parse_arm, source_hash
 from tikhon.studies.cells import Event, RunCells
 from tikhon.studies.evidence import bundled
 from tikhon.studies.experiment import LEARNING_RATE, Report
@@ -41,8 +41,9 @@ plain training, median), or refused: why."""
 class Course:
     """One task on which methods are compared.
 
-    Either its data are learned at once, and every arm keeps the epoch that was best on validation data; or, in turn,
-    the classes of split digits pair by pair, where no epoch is the best of all. task: arguments of `load_task`.
+    Either its data are learned at once, and every arm keeps the epoch that was best on validation data, as it does in
+    several domains, where methods are given what they ask for (`shifted`); or, in turn, the classes of split digits
+    pair by pair, where no epoch is the best of all. task: arguments of `load_task`.
     """
 
     name: str
@@ -51,13 +52,21 @@ class Course:
     epochs: int
     model: str = "mlp"
     optimizer: str = "sgd"
-    in_turn: bool = field(default=False, repr=False)  # the candidates say it too, and rows are known by these
+    # Rows are known by what repr shows: in turn the candidates say it too, of domains the setting does.
+    in_turn: bool = field(default=False, repr=False)
+    domains: bool = field(default=False, repr=False)
 
     @property
     def run(self) -> Run:
         if self.in_turn:
             return _classes_in_turn
-        return training(task=self.task, model=self.model, epochs=self.epochs, optimizer=self.optimizer)
+        train = shifted.shifted if self.domains else training
+        return train(task=self.task, model=self.model, epochs=self.epochs, optimizer=self.optimizer)
+
+    @property
+    def given(self) -> Given:
+        """What methods need to be made, in place of the course's data."""
+        return shifted.STAND_INS if self.domains else nothing
 
     @property
     def learning_rate(self) -> float:
@@ -85,6 +94,21 @@ class Survey:
     measure: str = "metric"
     lower: bool = False
     seeds: int = 10
+
+
+def _shifted(kind: str, strength: float, change: str) -> Course:
+    """change: what is done to the digits, with a place for how much."""
+    parts = [f"{part * strength:.2g}" for part in shifted.PARTS]
+    return Course(
+        f"digits-{kind}",
+        f"digits {change.format(', '.join(parts[:-1]) + ' or ' + parts[-1])} in training and validation, {strength:g} "
+        "at the test, MLP 64-256-256-10 with layer norms, 40 epochs of Adam",
+        {"source": "digits", "shift": f"{kind}:{strength:g}"},
+        40,
+        model="tikhon.studies.shifted:network",
+        optimizer="adam",
+        domains=True,
+    )
 
 
 def _noisy(rate: float, kind: str) -> Course:
@@ -146,14 +170,10 @@ SURVEYS: Mapping[str, Survey] = {
         Survey("calibration", (_DIGITS_100, _MNIST1D), "calibration_error", lower=True),
         Survey(
             "shift",
-            tuple(
-                Course(
-                    f"digits-{kind}",
-                    f"digits, test images changed ({kind}, {strength:g}), MLP 64-256-256-10, 40 epochs",
-                    {"source": "digits", "shift": f"{kind}:{strength:g}"},
-                    40,
-                )
-                for kind, strength in (("rotation", 30.0), ("noise", 0.5), ("blur", 1.0))
+            (
+                _shifted("rotation", 30.0, "turned by {} degrees"),
+                _shifted("noise", 0.5, "with noise of {} standard deviations"),
+                _shifted("blur", 1.0, "blurred by {} pixels"),
             ),
         ),
     )
@@ -173,15 +193,23 @@ _FOR_FINE_TUNING = {"fields", "lowrank"}, {"bang", "dr_tune", "mask_tuning", "sa
 
 def arms(survey: Survey) -> list[str]:
     """Plain training, and the methods that address the problem in the training of a classifier, by name."""
-    suits = keeps_tasks if all(course.in_turn for course in survey.courses) else from_scratch
-    return [
-        PLAIN,
-        *(
-            one.name
-            for one in methods().values()
-            if survey.problem in one.card.problems and one.classifies and suits(one)
-        ),
-    ]
+    course = survey.courses[0]  # all of them are of one kind
+    suits = _kept_in_turn if course.in_turn else _helped_by_domains if course.domains else _at_once
+    return [PLAIN, *(one.name for one in methods().values() if survey.problem in one.card.problems and suits(one))]
+
+
+def _kept_in_turn(listing: Listing) -> bool:
+    return listing.classifies and keeps_tasks(listing)
+
+
+def _at_once(listing: Listing) -> bool:
+    return listing.classifies and from_scratch(listing)
+
+
+def _helped_by_domains(listing: Listing) -> bool:
+    if listing.name in shifted.AT_TEST:
+        return True
+    return from_scratch(listing) and (listing.classifies or shifted.asks_for(listing) is not None)
 
 
 def keeps_tasks(listing: Listing) -> bool:
@@ -199,11 +227,17 @@ def candidates(arm: str, course: Course) -> list[Settings]:
     """The four candidates of an arm: its first strength at a third of the default, the default, 3 and 10 times it.
 
     Where a method does not allow that much, half of the way that is left to 1, and half again. Arms whose methods have
-    no strength choose among four learning rates, as plain training does.
+    no strength choose among four learning rates, as plain training does; those that adapt at the test, among four of
+    the adaptation.
     """
     rate = course.learning_rate
     keep = "" if course.in_turn else "+early_stopping"
-    given = {} if arm == PLAIN else parse_arm(f"{arm}({find(arm).card.example})").calls[0][1]
+    if course.domains and arm in shifted.AT_TEST:
+        recipe = _written(arm, shifted.AT_TEST[arm]) + keep
+        return [
+            {"recipe": recipe, "learning_rate": rate, "adaptation_rate": other} for other in shifted.ADAPTATION_RATES
+        ]
+    given = {} if arm == PLAIN else parse_arm(f"{arm}({find(arm).card.example})", course.given).calls[0][1]
     scalar = None if arm == PLAIN else first_strength(find(arm), given)
     if scalar is None:
         recipe = _written(arm, given) + keep
@@ -211,9 +245,12 @@ def candidates(arm: str, course: Course) -> list[Settings]:
     name, default = scalar
     values = [default / 3.0, default, 3.0 * default, 10.0 * default]
     for place, share in ((2, 0.5), (3, 0.75)):
-        if not _allowed(_written(arm, {**given, name: values[place]})):
+        if not _allowed(_written(arm, {**given, name: values[place]}), course.given):
             values[place] = default + share * (1.0 - default)
-    return [{"recipe": _written(arm, {**given, name: value}) + keep, "learning_rate": rate} for value in values]
+    recipes = [_written(arm, {**given, name: value}) for value in values]
+    if course.domains and arm in shifted.LATE:
+        recipes = [f"{arm}({name}={shifted.late(arm, value)})" for value in values]
+    return [{"recipe": recipe + keep, "learning_rate": rate} for recipe in recipes]
 
 
 def first_strength(listing: Listing, given: Mapping[str, Any]) -> tuple[str, float] | None:
@@ -225,9 +262,9 @@ def first_strength(listing: Listing, given: Mapping[str, Any]) -> tuple[str, flo
     return None
 
 
-def _allowed(recipe: str) -> bool:
+def _allowed(recipe: str, given: Given) -> bool:
     try:
-        parse_arm(recipe)
+        parse_arm(recipe, given)
     except TikhonError:
         return False
     return True
