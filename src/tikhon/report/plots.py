@@ -13,6 +13,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import Bbox
 
+from tikhon.measures.calibration import PlainReliability
 from tikhon.report.comparison import BASELINE, Arm, Comparison
 from tikhon.report.drawing import COLOURS, INK, MUTED, PAPER, PLAIN, Plot, drawing, finished
 from tikhon.report.wording import in_percent, interval, metric_name, number, signed
@@ -54,23 +55,30 @@ def learning_curves(comparison: Comparison) -> list[Plot]:
         with drawing(330, 250) as (figure, axes):
             ends = []
             for arm in comparison.arms:
-                values = _by_epoch(arm.curves.get(name, []))
-                if not values.size:
-                    continue
-                epochs, style = np.arange(1, values.shape[1] + 1), look[arm.name]
-                axes.fill_between(
-                    epochs, values.min(0), values.max(0), color=style.placeholder, alpha=0.16, linewidth=0
-                )
-                line = (0, style.dash) if style.dash else "-"
-                axes.plot(epochs, values.mean(0), color=style.placeholder, linestyle=line)
-                ends.append(f"{arm.name} ends at {_curve_number(comparison, metric, values.mean(0)[-1])}")
-            axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+                end = draw_curve(axes, arm.curves.get(name, []), look[arm.name])
+                if end is not None:
+                    ends.append(f"{arm.name} ends at {_curve_number(comparison, metric, end)}")
             if metric:
                 _metric_ticks(comparison, axes.yaxis.set_major_formatter)
             if ends:
                 plots.append(finished(figure, f"curve {name}", title, f"{title} by epoch: {'; '.join(ends)}"))
     return plots
+
+
+def draw_curve(axes: Axes, curves: Sequence[Sequence[float]], look: Look) -> float | None:
+    """Draw the mean of curves by epoch, in a band from the lowest to the highest, and return where it ends.
+
+    None, and nothing drawn, where there is no epoch.
+    """
+    values = _by_epoch(curves)
+    if not values.size:
+        return None
+    epochs = np.arange(1, values.shape[1] + 1)
+    axes.fill_between(epochs, values.min(0), values.max(0), color=look.placeholder, alpha=0.16, linewidth=0)
+    axes.plot(epochs, values.mean(0), color=look.placeholder, linestyle=(0, look.dash) if look.dash else "-")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    return float(values.mean(0)[-1])
 
 
 def paired_differences(comparison: Comparison) -> Plot | None:
@@ -117,34 +125,38 @@ def paired_differences(comparison: Comparison) -> Plot | None:
 def reliability(comparison: Comparison) -> list[Plot]:
     """For each arm that has confidences: accuracy by confidence, with the area of a dot for its share of samples."""
     look = looks(comparison)
-    plots = []
-    for arm in comparison.arms:
-        if arm.reliability is None:
-            continue
-        diagram = arm.reliability
-        bins = np.array([diagram["confidence"], diagram["accuracy"], diagram["count"]], dtype=np.float64)
-        confidence, accuracy, count = bins[:, np.isfinite(bins).all(0)]  # an empty bin has neither of the first two
-        if not count.size:
-            continue
-        with drawing(170, 178) as (figure, axes):
-            axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
-            axes.plot(confidence, accuracy, color=look[arm.name].placeholder, linewidth=1.4)
-            axes.scatter(confidence, accuracy, s=8 + 150 * count / count.sum(), color=look[arm.name].placeholder, lw=0)
-            axes.set_xlim(-0.03, 1.03)
-            axes.set_ylim(-0.03, 1.03)
-            axes.set_aspect("equal")
-            for axis in (axes.xaxis, axes.yaxis):
-                axis.set_ticks([0, 0.5, 1], ["0", "50", "100"])
-            axes.set_xlabel("confidence %")
-            axes.set_ylabel("accuracy %")
-            over = float(((confidence - accuracy) * count).sum() / count.sum())
-            error = "" if arm.calibration_error is None else f", calibration error {100 * arm.calibration_error:.1f}%"
-            alternative = (
-                f"Reliability of {arm.name}: on average {'over' if over > 0 else 'under'}confident "
-                f"by {100 * abs(over):.1f} points{error}"
-            )
-            plots.append(finished(figure, f"reliability {arm.name}", arm.name, alternative))
-    return plots
+    drawn = [
+        reliability_diagram(arm.reliability, arm.name, look[arm.name], arm.calibration_error)
+        for arm in comparison.arms
+        if arm.reliability is not None
+    ]
+    return [plot for plot in drawn if plot is not None]
+
+
+def reliability_diagram(diagram: PlainReliability, name: str, look: Look, error: float | None) -> Plot | None:
+    """One of them; None without samples. error: the calibration error, where it is to be told."""
+    bins = np.array([diagram["confidence"], diagram["accuracy"], diagram["count"]], dtype=np.float64)
+    confidence, accuracy, count = bins[:, np.isfinite(bins).all(0)]  # an empty bin has neither of the first two
+    if not count.size:
+        return None
+    with drawing(170, 178) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.plot(confidence, accuracy, color=look.placeholder, linewidth=1.4)
+        axes.scatter(confidence, accuracy, s=8 + 150 * count / count.sum(), color=look.placeholder, lw=0)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_aspect("equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks([0, 0.5, 1], ["0", "50", "100"])
+        axes.set_xlabel("confidence %")
+        axes.set_ylabel("accuracy %")
+        over = float(((confidence - accuracy) * count).sum() / count.sum())
+        told = "" if error is None else f", calibration error {100 * error:.1f}%"
+        alternative = (
+            f"Reliability of {name}: on average {'over' if over > 0 else 'under'}confident "
+            f"by {100 * abs(over):.1f} points{told}"
+        )
+        return finished(figure, f"reliability {name}", name, alternative)
 
 
 def cost_and_gain(comparison: Comparison) -> list[Plot]:
