@@ -15,6 +15,7 @@ STUB = Path(tikhon.__file__).with_suffix(".pyi")
 def stub() -> str:
     """The public names of the package, its measures and every entry of the catalogue, each from where it is defined."""
     homes = {name: f"tikhon.core.{home}" for name, home in tikhon._HOMES.items()}
+    homes |= {name: f"tikhon.report.{home}" for name, home in tikhon._REPORTS.items()}
     homes |= measures() | {name: listing.module for name, listing in by_class().items()}
     imports = [f"from {home} import {name} as {name}" for name, home in homes.items()]
     public = [f'    "{name}",' for name in sorted(tikhon.__all__)]  # as at run time: `import *` gives no methods

@@ -50,7 +50,9 @@ _HOMES = {
     "stepwise": "strength",
 }
 
-__all__ = ["data", *_HOMES]
+_REPORTS = {"Doctor": "doctor", "Patient": "patient", "examine": "checkup"}
+
+__all__ = ["data", *_HOMES, *_REPORTS]
 
 
 def __getattr__(name: str) -> Any:
@@ -58,13 +60,18 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tikhon' has no attribute {name!r}.")
     if name == "data":
         return importlib.import_module("tikhon.data")
-    value = _core(name) if name in _HOMES else _found(name)
+    if name in _HOMES:
+        value = _named(f"core.{_HOMES[name]}", name)
+    elif name in _REPORTS:
+        value = _named(f"report.{_REPORTS[name]}", name)
+    else:
+        value = _found(name)
     globals()[name] = value
     return value
 
 
-def _core(name: str) -> Any:
-    return getattr(importlib.import_module(f"tikhon.core.{_HOMES[name]}"), name)
+def _named(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(f"tikhon.{module}"), name)
 
 
 def _found(name: str) -> Any:

@@ -238,6 +238,9 @@ from tikhon.methods.weights.orth_conv import OrthogonalConv as OrthogonalConv
 from tikhon.methods.weights.spectral_norm import SpectralNorm as SpectralNorm
 from tikhon.methods.weights.weight_compander import WeightCompander as WeightCompander
 from tikhon.methods.weights.weight_norm import WeightNorm as WeightNorm
+from tikhon.report.checkup import examine as examine
+from tikhon.report.doctor import Doctor as Doctor
+from tikhon.report.patient import Patient as Patient
 from tikhon.solvers.continual.generative_kernel import GenerativeKernelReplay as GenerativeKernelReplay
 from tikhon.solvers.inverse.hyres import hyres as hyres
 from tikhon.solvers.structure.supervised_dictionary import SupervisedDictionary as SupervisedDictionary
@@ -261,6 +264,7 @@ __all__ = [
     "ClassLoss",
     "CustomLoss",
     "Diverged",
+    "Doctor",
     "During",
     "History",
     "Learned",
@@ -269,6 +273,7 @@ __all__ = [
     "OneOf",
     "OutputLoss",
     "Part",
+    "Patient",
     "PerSampleMemory",
     "Queue",
     "Recipe",
@@ -286,6 +291,7 @@ __all__ = [
     "Where",
     "cosine",
     "data",
+    "examine",
     "exponential",
     "fit",
     "linear",

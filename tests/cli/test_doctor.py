@@ -88,3 +88,25 @@ def test_wrong_input_is_told_what_to_do() -> None:
     assert "The training labels range from 1 to 2, but the model has 2 classes" in refused(
         "doctor", "clinic:out_of_range"
     )
+
+
+def test_the_page_is_written_and_what_is_no_place_for_it_is_refused_before_anything_is_computed() -> None:
+    result = run("doctor", "clinic:ill", "--out", "folder/report.html")
+    assert result.stdout.splitlines()[-1] == "Report: folder/report.html"
+    assert "over-fitting" in Path("folder/report.html").read_text()
+    json.loads(run("doctor", "clinic:ill", "--json", "--out", "other.html").stdout)
+    assert Path("other.html").exists()
+    assert "folder is a folder" in refused("doctor", "clinic:explodes", "--out", "folder")
+    assert "does not end in .html" in refused("doctor", "clinic:explodes", "--out", "report.pdf")
+
+
+def test_a_finished_run_is_examined_from_what_it_stored() -> None:
+    run("compare", "--data", "wine", "--methods", "none,mixup", "--seeds", "2", "--epochs", "10", "--out", "mine")
+    lines = run("doctor", "mine", "--out", "report.html").stdout.splitlines()
+    assert any(line.startswith("  softmax collapse: The trained model is not stored") for line in lines)
+    assert any(line.startswith("  over-fitting: a gap of") for line in lines)
+    assert "<dt>arm</dt><dd>none</dd>" in Path("report.html").read_text()
+    assert run("doctor", "mine", "--arm", "mixup").stdout != run("doctor", "mine").stdout
+    assert "unknown arm 'mixap'. Did you mean 'mixup'" in refused("doctor", "mine", "--arm", "mixap")
+    assert "There is no mine/other" in refused("doctor", "mine/other")
+    assert "Leave it out" in refused("doctor", "clinic:well", "--arm", "none")

@@ -7,9 +7,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
+import tikhon
 from tikhon.integrations.accelerate import attach
 
-from .common import BATCH, EPOCHS, SAMPLES, graphs, loader, network, optimizer, overflowing, plainly, recipe, same
+from .common import BATCH, EPOCHS, SAMPLES, data, graphs, loader, network, optimizer, overflowing, plainly, recipe, same
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -86,3 +87,18 @@ def test_a_resumed_run_has_the_weights_of_an_undisturbed_one(tmp_path) -> None:
     expected, plain = plainly()
     same(accelerator.unwrap_model(second[0]), plain)
     same(mine.export(), expected.export())
+
+
+def test_a_doctor_is_asked_after_each_epoch_and_saved_with_the_rest(tmp_path) -> None:
+    accelerator, mine, model, *rest = ready()
+    doctor = tikhon.Doctor(data(), data())
+    accelerator.register_for_checkpointing(doctor)
+    for _ in range(2):
+        train(accelerator, mine, model, *rest, epochs=1)
+        doctor.end_epoch(mine)
+    accelerator.save_state(tmp_path)
+    seen = doctor.state_dict()
+    doctor.end_epoch(model)  # wrapped as it is
+    assert len(doctor.history["test_metric"]) == 3
+    accelerator.load_state(tmp_path)
+    assert doctor.state_dict() == seen

@@ -10,9 +10,10 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins import MixedPrecision
 from torch.nn import functional as F
 
-from tikhon.integrations.lightning import RecipeCallback
+import tikhon
+from tikhon.integrations.lightning import DoctorCallback, RecipeCallback
 
-from .common import BATCH, EPOCHS, SAMPLES, graphs, loader, network, optimizer, overflowing, plainly, recipe, same
+from .common import BATCH, EPOCHS, SAMPLES, data, graphs, loader, network, optimizer, overflowing, plainly, recipe, same
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -202,3 +203,33 @@ def test_a_checkpoint_is_tested_with_its_own_average(tmp_path, fresh) -> None:
     training.test(module, loader(), ckpt_path=tmp_path / "epoch=0.ckpt", verbose=False)
     assert torch.equal(torch.stack(module.seen), validated[0])
     assert not torch.allclose(validated[0], validated[-1])
+
+
+def test_a_doctor_sees_every_epoch_of_what_export_would_give_and_changes_nothing(tmp_path) -> None:
+    mine, doctor = recipe(), tikhon.Doctor(data(), data())
+    module = Module(mine)
+    callbacks = RecipeCallback(mine, at="net", samples=SAMPLES), DoctorCallback(doctor, "net", mine)
+    trainer(tmp_path, *callbacks).fit(module, loader())
+    same(module.net, plainly()[1])
+    finished = mine.export()
+    x, y = data()
+    with torch.no_grad():
+        assert doctor.history["test_loss"][-1] == pytest.approx(F.cross_entropy(finished.eval()(x), y).item(), rel=1e-5)
+    assert len(doctor.history["train_metric"]) == EPOCHS
+    assert "duplicates" in [one.name for one in doctor.examine(finished).findings]  # it was tested on what it learned
+
+
+def test_a_doctor_needs_no_recipe_and_goes_on_where_a_checkpoint_was(tmp_path) -> None:
+    class Plain(Module):
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self.net(batch[1]), batch[2])
+
+    doctor = tikhon.Doctor(data(), data())
+    files = ModelCheckpoint(tmp_path, "{epoch}", every_n_epochs=1, save_top_k=-1)
+    training = trainer(tmp_path, DoctorCallback(doctor, "net"), files, enable_checkpointing=True)
+    training.fit(Plain(None), loader())
+    again = tikhon.Doctor(data(), data())
+    rest = trainer(tmp_path, DoctorCallback(again, "net"))
+    rest.fit(Plain(None), loader(), ckpt_path=tmp_path / "epoch=0.ckpt")
+    assert len(again.history["test_loss"]) == EPOCHS
+    assert again.history == doctor.history

@@ -119,3 +119,17 @@ def test_what_cannot_be_is_refused() -> None:
         TikhonClassifier(epochs=0).fit(X, y)
     with pytest.raises(TikhonError, match="cnn needs images"):
         TikhonClassifier(network="cnn").fit(X, y)
+
+
+def test_a_fitted_estimator_is_examined_with_its_own_labels_and_history() -> None:
+    X, y = digits()
+    names = np.array([f"digit {one}" for one in range(10)])[y]
+    found = TikhonClassifier("none", epochs=12, early_stopping=True).fit(X[:300], names[:300])
+    checkup = found.examine(X[:300], names[:300], X[280:], names[280:])
+    assert checkup.findings[0].name == "duplicates"
+    assert checkup.findings[0].reading.value == pytest.approx(20 / 120)
+    assert {"train_loss", "validation_metric"} <= set(checkup.drawn.curves)
+    with pytest.raises(TikhonError, match="fitted without the labels"):
+        found.examine(X[:300], names[:300], X[300:], np.full(100, "letter"))
+    regressor = TikhonRegressor("none", epochs=5).fit(X[:300], y[:300].astype(float))
+    assert "over-fitting" not in regressor.examine(X[:300], y[:300], X[300:], y[300:]).not_made

@@ -18,7 +18,7 @@ from transformers import (
 import tikhon
 from tikhon import TikhonError
 from tikhon.core.terms import Term
-from tikhon.integrations.transformers import RecipeTrainer
+from tikhon.integrations.transformers import DoctorCallback, RecipeTrainer
 
 from .common import BATCH, EPOCHS, SAMPLES, data, graphs, loader, network, overflowing, plainly, recipe, same
 
@@ -248,3 +248,38 @@ def test_gradient_checkpointing_trains_the_same_weights(tmp_path, precision) -> 
 def test_checkpoints_in_which_features_have_no_gradient_are_refused(tmp_path) -> None:
     with pytest.raises(TikhonError, match="use_reentrant=False"):
         encoder(tmp_path, gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": True})
+
+
+def doctor() -> tikhon.Doctor:
+    return tikhon.Doctor(data(), data(), call=lambda model, x: model(x)["logits"])
+
+
+def test_a_doctor_sees_every_epoch_of_what_export_would_give_and_changes_nothing(tmp_path) -> None:
+    mine, model, training = trainer(tmp_path)
+    watching = doctor()
+    training.add_callback(DoctorCallback(watching, mine))
+    training.train()
+    _, plain = plainly()
+    same(model.net, plain)
+    finished = mine.export()
+    x, y = data()
+    with torch.no_grad():
+        expected = F.cross_entropy(finished.eval()(x)["logits"], y).item()
+    assert watching.history["test_loss"][-1] == pytest.approx(expected, rel=1e-5)
+    logged = [entry for entry in training.state.log_history if "doctor_test_metric" in entry]
+    assert [entry["doctor_test_metric"] for entry in logged] == watching.history["test_metric"]
+    assert len(logged) == EPOCHS
+    assert "duplicates" in [one.name for one in watching.examine(finished).findings]  # it was tested on what it learned
+
+
+def test_a_doctor_in_a_plain_trainer_goes_on_where_a_checkpoint_was(tmp_path) -> None:
+    def plain(folder, watching):
+        torch.manual_seed(0)
+        settings = arguments(folder, save_strategy="epoch", seed=0)
+        return Trainer(Net(), settings, train_dataset=Rows(), callbacks=[DoctorCallback(watching)])
+
+    whole, rest = doctor(), doctor()
+    plain(tmp_path, whole).train()
+    plain(tmp_path / "other", rest).train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{SAMPLES // BATCH}"))
+    assert len(whole.history["test_loss"]) == EPOCHS
+    assert rest.history == whole.history

@@ -19,26 +19,32 @@ from tikhon.report.checks import CHECKS
 from tikhon.report.checkup import Checkup, examine
 from tikhon.report.patient import Patient
 from tikhon.report.readings import Reading
+from tikhon.studies.experiment import accuracy, r_squared
 
 SEEDS = range(10, 13)
 """Set-ups and limits were chosen on seeds from 100 on."""
 Broken = Callable[[int], Patient]
 
 
-def patient(seed: int, source: str = "digits", model: str = "mlp", epochs: int = 15, **spoilt: object) -> Patient:
+def patient(
+    seed: int, source: str = "digits", model: str = "mlp", epochs: int = 15, rate: float = 0.05, **spoilt: object
+) -> Patient:
     task = load_task(source, seed=seed, **spoilt)  # type: ignore[arg-type]
     pairs = [(split.inputs, split.target) for split in (task.train, task.test)]
     base = F.cross_entropy if task.kind == "classes" else F.mse_loss
-    trained, _ = tk.fit(
+    inputs, labels = pairs[1]
+    metric = accuracy if task.kind == "classes" else r_squared
+    trained, history = tk.fit(
         build_model(model, task, seed=seed),
         tk.Recipe(base=base, seed=seed),
         pairs[0],
         epochs=epochs,
         batch_size=64,
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=rate, momentum=0.9),
+        metrics={"test": lambda model: metric(model(inputs), labels)},
         seed=seed,
     )
-    return Patient(trained, *pairs)
+    return Patient(trained, *pairs, history)
 
 
 def exploded(seed: int) -> Patient:
@@ -90,6 +96,8 @@ BROKEN: list[tuple[str, str, Broken]] = [
     ("duplicates", "copies with noise", lambda seed: leaking(seed, 0.005)),
     ("shift", "test images turned by 15 degrees", lambda seed: patient(seed, epochs=1, shift="rotation:15")),
     ("shift", "half of the classes in the test", of_other_classes),
+    ("past its best", "wrong labels, for too long", lambda seed: patient(seed, epochs=60, label_noise=0.4)),
+    ("unfinished", "a rate that is too low", lambda seed: patient(seed, epochs=20, rate=0.001)),
 ]
 HEALTHY = [("digits", "mlp"), ("breast_cancer", "mlp"), ("wine", "mlp"), ("digits", "cnn")]
 
@@ -163,6 +171,15 @@ def test_values_get_the_checks_that_need_no_classes() -> None:
     assert set(found.not_made.values()) == {"The labels are values, not classes."}
 
 
+def test_values_may_be_one_number_each() -> None:
+    inputs = torch.randn(60, 3)
+    model = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
+    [one] = examine(
+        Patient(model, (inputs[:40], inputs[:40, 0]), (inputs[40:], inputs[40:, 0])), ["over-fitting"]
+    ).sound
+    assert math.isfinite(one.reading.value)
+
+
 def test_what_cannot_be_read_off_codes_is_said() -> None:
     class Bag(nn.Module):
         def __init__(self) -> None:
@@ -176,7 +193,7 @@ def test_what_cannot_be_read_off_codes_is_said() -> None:
     found = examine(Patient(Bag(), (codes, labels), (codes.flip(0), labels.flip(0))))
     assert names(found)[0] == "duplicates"
     assert found.findings[0].reading.value == 1.0
-    assert set(found.not_made) == {"wrong labels", "dead units", "shift"}
+    assert set(found.not_made) == {"wrong labels", "dead units", "shift", "past its best", "unfinished"}
 
 
 def test_a_class_without_samples_is_infinitely_rare_and_json_has_no_infinity() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning
 from torch import nn
@@ -12,6 +12,9 @@ from torch import nn
 from tikhon.core.errors import TikhonError
 from tikhon.core.parameters import find_module
 from tikhon.core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tikhon.report.doctor import Doctor
 
 
 class RecipeCallback(lightning.Callback):
@@ -143,3 +146,33 @@ class RecipeCallback(lightning.Callback):
         if self._loaded is not None:
             loaded, self._loaded = self._loaded, None
             self.recipe.load_state_dict(loaded)
+
+
+class DoctorCallback(lightning.Callback):
+    """Lets a `tikhon.Doctor` look at the network after every epoch, whether a recipe trains it or not.
+
+    doctor: which keeps the history, and examines the network when `fit` is over; at: the module's attribute that is the
+    network; recipe: the one that trains it, to look at the weights that `recipe.export()` would give; name this
+    callback after the recipe's. The history is part of the trainer's checkpoints. Each of several processes measures
+    for itself.
+
+    >>> import torch
+    >>> from tikhon.report.doctor import Doctor
+    >>> inputs, labels = torch.randn(40, 3), torch.arange(40) % 2
+    >>> callback = DoctorCallback(Doctor(train=(inputs[:20], labels[:20]), test=(inputs[20:], labels[20:])), at="net")
+    """
+
+    def __init__(self, doctor: Doctor, at: str, recipe: Recipe | None = None) -> None:
+        self.doctor = doctor
+        self.at = at
+        self.recipe = recipe
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        network = find_module(pl_module, self.at, "DoctorCallback")
+        self.doctor.end_epoch(network if self.recipe is None else self.recipe)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.doctor.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.doctor.load_state_dict(state_dict)

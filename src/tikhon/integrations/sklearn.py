@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tikhon.core.combine import During
+from tikhon.core.errors import TikhonError
 from tikhon.core.fit import History, Metric, fit
 from tikhon.core.method import Method
 from tikhon.core.recipe import Recipe
 from tikhon.data import Split, Task, build_model
 from tikhon.data.seeds import torch_generator
 from tikhon.data.splits import draw
+from tikhon.report.checkup import Checkup, examine
+from tikhon.report.patient import Patient
 from tikhon.studies.arms import parse_arm
 
 Methods = str | Method | During | Sequence[Method | During]
@@ -90,11 +93,27 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         given = [self.methods] if isinstance(self.methods, (Method, During)) else list(self.methods)
         return copy.deepcopy(given), self.early_stopping
 
-    def _output(self, X: Any) -> Tensor:
+    def examine(self, X: Any, y: Any, X_test: Any, y_test: Any) -> Checkup:
+        """What is wrong with the fitted network and these data, as `tikhon doctor` says it: `print(found)`,
+        `found.findings`, `found.write("report.html")`.
+
+        X, y: what it was fitted on; X_test, y_test: what it has not seen. Of its history there is the training loss
+        and, with early stopping, the validation score.
+        """
+        train, test = ((self._rows(inputs), self._target(target)) for inputs, target in ((X, y), (X_test, y_test)))
+        return examine(Patient(self.model_, train, test, self.history_))
+
+    def _target(self, y: Any) -> Tensor:
+        raise NotImplementedError
+
+    def _rows(self, X: Any) -> Tensor:
         check_is_fitted(self)
-        rows = validate_data(self, X, reset=False, dtype=np.float32, allow_nd=True)
+        return torch.from_numpy(validate_data(self, X, reset=False, dtype=np.float32, allow_nd=True))
+
+    def _output(self, X: Any) -> Tensor:
+        rows = self._rows(X)
         with torch.no_grad():
-            output: Tensor = self.model_(torch.from_numpy(rows).to(next(self.model_.parameters()).device))
+            output: Tensor = self.model_(rows.to(next(self.model_.parameters()).device))
         return output.cpu()
 
 
@@ -124,6 +143,12 @@ class TikhonClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         target = torch.from_numpy(codes.astype(np.int64))
         self._train(torch.from_numpy(rows), target, len(self.classes_), F.cross_entropy, _accuracy)
         return self
+
+    def _target(self, y: Any) -> Tensor:
+        strange = set(np.unique(y)) - set(self.classes_)
+        if strange:
+            raise TikhonError(f"It was fitted without the labels {', '.join(map(repr, sorted(strange)))}.")
+        return torch.from_numpy(np.searchsorted(self.classes_, np.asarray(y)).astype(np.int64))
 
     def predict_proba(self, X: Any) -> np.ndarray[Any, Any]:
         """Class probabilities (N, K), by the loss that the recipe trained with; columns as in `classes_`."""
@@ -159,6 +184,9 @@ class TikhonRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         target = torch.from_numpy(values.astype(np.float32))
         self._train(torch.from_numpy(rows), target, None, F.mse_loss, lambda output, held: -F.mse_loss(output, held))
         return self
+
+    def _target(self, y: Any) -> Tensor:
+        return torch.from_numpy(np.asarray(y, dtype=np.float32))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -13,6 +13,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from tikhon.core import checkpoint
 from tikhon.core.errors import TikhonError
 from tikhon.core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tikhon.report.doctor import Doctor
 
 FILE = "recipe.pt"
 """Where in a checkpoint's folder the recipe's state is."""
@@ -123,6 +126,40 @@ class _EpochsAndFiles(TrainerCallback):
             raise TikhonError(f"There is no {FILE} in {folder}: that checkpoint was not written with a recipe.")
         state: dict[str, Any] = checkpoint.read(path)
         return state
+
+
+class DoctorCallback(TrainerCallback):
+    """Lets a `tikhon.Doctor` look at the model after every epoch, in `RecipeTrainer` and in any other `Trainer`.
+
+    doctor: which keeps the history, and examines the model when training is over; it needs to know how to call the
+    model, as in `Doctor(..., call=lambda model, x: model(x).logits)`; recipe: the one that trains it, to look at the
+    weights that `recipe.export()` would give. What is seen is in the trainer's own log history too, as
+    `doctor_test_metric` and so on, from which the doctor goes on when training is resumed. Each of several processes
+    measures for itself.
+    """
+
+    PREFIX = "doctor_"
+
+    def __init__(self, doctor: Doctor, recipe: Recipe | None = None) -> None:
+        self.doctor = doctor
+        self.recipe = recipe
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        history: dict[str, list[float]] = {}
+        for entry in state.log_history:
+            for name, value in entry.items():
+                if name.startswith(self.PREFIX):
+                    history.setdefault(name.removeprefix(self.PREFIX), []).append(value)
+        self.doctor.load_state_dict({"history": history})
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        self.doctor.end_epoch(model if self.recipe is None else self.recipe)
+        seen = {f"{self.PREFIX}{name}": values[-1] for name, values in self.doctor.history.items()}
+        state.log_history.append({**seen, "epoch": state.epoch, "step": state.global_step})
 
 
 def _refuse(trainer: RecipeTrainer, samples: int | None) -> nn.Module:

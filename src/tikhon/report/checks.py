@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tikhon.report import readings
+from tikhon.report import history, readings
 from tikhon.report.patient import Patient
 from tikhon.report.readings import Reading
 
@@ -28,6 +28,10 @@ class Check:
     limit: float
     form: str
     why: str
+
+    def number(self, value: float) -> str:
+        """A number as it is printed, without words."""
+        return self.form[self.form.index("{") : self.form.index("}") + 1].format(value)
 
     def weight(self, reading: Reading) -> float:
         """How far the nearer end is from sound, in units of the limit's distance; ratios by their logarithms."""
@@ -106,6 +110,23 @@ CHECKS = {
         "AUC {:.3f}",
         "A classifier tells test from training inputs, so that they come from different distributions. Find out in "
         "what they differ (tikhon.feature_shift) before choosing a remedy.",
+    ),
+    "past its best": Check(
+        history.past_best,
+        "overfitting",
+        0.0,
+        0.02,
+        "a fall of {:.3f}",
+        "The metric on held-out data was higher earlier in training (accuracy; of values R squared). Keep the best "
+        "epoch: tikhon.EarlyStopping in your own loop, keep_best in tikhon.fit.",
+    ),
+    "unfinished": Check(
+        history.still_rising,
+        "",
+        0.0,
+        0.02,
+        "a rise of {:.3f}",
+        "The metric on held-out data still rises where training ends. Train for longer before judging anything else.",
     ),
 }
 """By name, in the order in which they are made."""

@@ -3,131 +3,128 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from tikhon.core.catalogue import find
 from tikhon.core.errors import TikhonError
 from tikhon.core.recipe import Recipe
-from tikhon.report.checks import CHECKS, Check
+from tikhon.measures.calibration import PlainReliability, reliability
+from tikhon.measures.imbalance import class_counts
+from tikhon.report.checks import CHECKS
 from tikhon.report.code import recipe_code
-from tikhon.report.patient import Patient
+from tikhon.report.curves import Curves
+from tikhon.report.examined import Checkup, Drawn, Examined, Remedy
+from tikhon.report.patient import Data, Patient, device_of
 from tikhon.report.readings import Reading
 from tikhon.studies.arms import parse_arm
 from tikhon.studies.cost import TrainingStep
 from tikhon.tuning.candidates import EACH, as_shown, ranked
 
+__all__ = ["examine", "Checkup", "Examined"]
+
 ROWS = 32
 """Training samples on which a method is tried for whether it fits the model."""
 
-
-@dataclass(frozen=True)
-class Remedy:
-    """A method that addresses a finding: its name, what is stored of it, and the recipe to paste."""
-
-    method: str
-    evidence: str
-    recipe: str
-
-
-@dataclass(frozen=True)
-class Examined:
-    """A check that was made; weight: 1 at its limit, a finding from there on; remedies: of a finding, best first."""
-
-    name: str
-    check: Check
-    reading: Reading
-    weight: float
-    remedies: tuple[Remedy, ...] = ()
-
-    def said(self) -> str:
-        """The number with its interval, and the limit."""
-        shown = self.check.form.format(self.reading.value)
-        number = self.check.form[self.check.form.index("{") : self.check.form.index("}") + 1]
-        low, high, limit = (number.format(one) for one in (self.reading.low, self.reading.high, self.check.limit))
-        return f"{shown} [{low}, {high}], limit {limit}" + (f"; {self.reading.where}" if self.reading.where else "")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values; None where a number is infinite."""
-        reading = self.reading
-        numbers = {"value": reading.value, "low": reading.low, "high": reading.high}
-        return {
-            "check": self.name,
-            "problem": self.check.problem or None,
-            **{name: one if math.isfinite(one) else None for name, one in numbers.items()},
-            "limit": self.check.limit,
-            "weight": self.weight,
-            "where": reading.where or None,
-            "samples": list(reading.samples),
-            "why": self.check.why,
-            "methods": [{"name": one.method, "evidence": one.evidence, "recipe": one.recipe} for one in self.remedies],
-        }
-
-
-@dataclass(frozen=True)
-class Checkup:
-    """findings: heaviest first; sound: checks within their limits; not_made: why the others could not be made."""
-
-    findings: tuple[Examined, ...]
-    sound: tuple[Examined, ...]
-    not_made: dict[str, str]
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "findings": [one.as_dict() for one in self.findings],
-            "sound": [one.as_dict() for one in self.sound],
-            "not_made": self.not_made,
-        }
+Remedies = Callable[[str], tuple[Remedy, ...]]
+"""Problem -> the methods against it."""
 
 
 def examine(patient: Patient, checks: Iterable[str] = tuple(CHECKS)) -> Checkup:
     """Make the checks, all by default, and look up what is known to help against what they find.
 
     Deterministic; model and data stay as they are. Errors: TikhonError where outputs of the model are not finite.
+
+    >>> inputs = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    >>> patient = Patient(nn.Linear(3, 2), (inputs[:30], torch.arange(30) % 2), (inputs[30:], torch.arange(30) % 2))
+    >>> print(examine(patient, ["duplicates", "imbalance"]).findings)
+    ()
     """
     _ = patient.train_outputs, patient.test_outputs  # a model that has diverged is refused as a whole
-    made, not_made = [], {}
-    for name in checks:
-        check = CHECKS[name]
+    made, not_made = readings_of({name: partial(CHECKS[name].read, patient) for name in checks})
+    about = {"model": patient.model._get_name(), **described(patient)}
+    diagram = None
+    if patient.kind == "classes":
+        diagram = reliability(patient.test_outputs.float().softmax(1), patient.test[1].cpu()).plain()
+    return concluded(
+        made, not_made, remedies_for(patient.model, patient), about, drawn(patient, patient.histories, diagram)
+    )
+
+
+def readings_of(reads: Mapping[str, Callable[[], Reading]]) -> tuple[dict[str, Reading], dict[str, str]]:
+    """The readings by check, and why others could not be made."""
+    made, not_made = {}, {}
+    for name, read in reads.items():
         try:
-            reading = check.read(patient)
+            made[name] = read()
         except TikhonError as error:
             not_made[name] = str(error)
-        else:
-            made.append(Examined(name, check, reading, check.weight(reading)))
-    found = sorted((one for one in made if one.weight >= 1.0), key=lambda one: -one.weight)
+    return made, not_made
+
+
+def concluded(
+    made: Mapping[str, Reading], not_made: dict[str, str], remedies: Remedies, about: dict[str, str], drawn: Drawn
+) -> Checkup:
+    """Findings by their weight, with the methods against them."""
+    every = [Examined(name, CHECKS[name], one, CHECKS[name].weight(one)) for name, one in made.items()]
+    found = sorted((one for one in every if one.weight >= 1.0), key=lambda one: -one.weight)
     findings = tuple(
-        Examined(one.name, one.check, one.reading, one.weight, _remedies(one.check.problem, patient)) for one in found
+        Examined(one.name, one.check, one.reading, one.weight, remedies(one.check.problem)) for one in found
     )
-    return Checkup(findings, tuple(one for one in made if one.weight < 1.0), not_made)
+    return Checkup(findings, tuple(one for one in every if one.weight < 1.0), not_made, about, drawn)
 
 
-def _remedies(problem: str, patient: Patient) -> tuple[Remedy, ...]:
-    """The best founded methods against a problem that train this model."""
-    chosen: list[Remedy] = []
-    for name, evidence in ranked(problem, patient.kind) if problem else ():
-        recipe = as_shown(find(name))
-        if _trains(recipe, patient):
-            chosen.append(Remedy(name, evidence, recipe_code(recipe, patient.kind)))
-        if len(chosen) == EACH:
-            break
-    return tuple(chosen)
+def described(data: Data) -> dict[str, str]:
+    """The data in a few words."""
+    shape = " x ".join(map(str, data.train[0].shape[1:]))
+    return {
+        "training samples": str(len(data.train[1])),
+        "test samples": str(len(data.test[1])),
+        "each": shape,
+        "labels": data.kind,
+    }
 
 
-def _trains(recipe: str, patient: Patient) -> bool:
+def drawn(data: Data, histories: Sequence[Curves], diagram: PlainReliability | None) -> Drawn:
+    """The figures: curves that all trainings have, the diagram, and the samples of every class."""
+    names = [name for name in histories[0] if all(name in one for one in histories)] if histories else []
+    counts = None
+    if data.kind == "classes":
+        train, test = (labels.cpu().long() for _, labels in (data.train, data.test))
+        classes = int(torch.cat([train, test]).max()) + 1
+        counts = class_counts(train, classes).tolist(), class_counts(test, classes).tolist()
+    return Drawn({name: [one[name] for one in histories] for name in names}, diagram, counts)
+
+
+def remedies_for(model: nn.Module, data: Data) -> Remedies:
+    """The best founded methods against a problem that train this model on these data."""
+
+    def remedies(problem: str) -> tuple[Remedy, ...]:
+        chosen: list[Remedy] = []
+        for name, evidence in ranked(problem, data.kind) if problem else ():
+            recipe = as_shown(find(name))
+            if _trains(recipe, model, data):
+                chosen.append(Remedy(name, evidence, recipe_code(recipe, data.kind)))
+            if len(chosen) == EACH:
+                break
+        return tuple(chosen)
+
+    return remedies
+
+
+def _trains(recipe: str, model: nn.Module, data: Data) -> bool:
     """Whether a copy of the model takes a step with it."""
-    inputs, labels = (one[:ROWS].to(patient.device) for one in patient.train)
-    base = F.cross_entropy if patient.kind == "classes" else F.mse_loss
+    inputs, labels = (one[:ROWS].to(device_of(model, one)) for one in data.train)
+    base = F.cross_entropy if data.kind == "classes" else F.mse_loss
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
             made = Recipe(*parse_arm(recipe).methods(), base=base)
-            model = copy.deepcopy(patient.model).requires_grad_(True)
-            TrainingStep(made, model, inputs, labels, lambda parameters: torch.optim.SGD(parameters, lr=1e-3))()
+            trained = copy.deepcopy(model).requires_grad_(True)
+            TrainingStep(made, trained, inputs, labels, lambda parameters: torch.optim.SGD(parameters, lr=1e-3))()
         except TikhonError:
             return False
     return True

@@ -5,17 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from tikhon.core.errors import TikhonError
+from tikhon.core.fit import History
 from tikhon.core.outputs import read_outputs
 from tikhon.core.passes import evaluating
 from tikhon.data.seeds import torch_generator
+from tikhon.report.curves import Curves, curves_of
 
 Pair = tuple[Tensor, Tensor]
+Kind = Literal["classes", "values"]
+
+
+class Data(Protocol):
+    """What checks of the data read."""
+
+    @property
+    def train(self) -> Pair: ...
+
+    @property
+    def test(self) -> Pair: ...
+
+    @property
+    def kind(self) -> Kind: ...
+
+
+class Trained(Protocol):
+    """What checks of the history read."""
+
+    @property
+    def histories(self) -> list[dict[str, list[float]]]:
+        """The curves of each training."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +48,8 @@ class Patient:
 
     model: in any mode, on any device; it is looked at in eval mode and left as it was. train, test: (inputs, labels),
     inputs (B, ...) as the model takes them, without augmentation; labels (B,) integers from 0 on, or floating values of
-    the shape of the model's output. Errors: TikhonError for what does not fit together.
+    the shape of the model's output; history: of the training, as `tikhon.fit` returns one and `tikhon.Doctor` keeps
+    one, or curves by name (`report.curves`). Errors: TikhonError for what does not fit together.
 
     >>> inputs, labels = torch.ones(4, 2), torch.tensor([0, 1, 1, 0])
     >>> Patient(nn.Linear(2, 2), train=(inputs, labels), test=(inputs, labels)).kind
@@ -34,12 +59,13 @@ class Patient:
     model: nn.Module
     train: Pair
     test: Pair
+    history: History | Curves | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
             raise TikhonError(f"The model is {type(self.model).__name__}; an nn.Module is needed.")
         for name, pair in (("train", self.train), ("test", self.test)):
-            _refuse_odd(name, pair)
+            refuse_odd(name, pair)
         (inputs, labels), (others, other_labels) = self.train, self.test
         if inputs.shape[1:] != others.shape[1:] or inputs.dtype != others.dtype:
             raise TikhonError(
@@ -72,9 +98,14 @@ class Patient:
                 )
 
     @property
-    def kind(self) -> Literal["classes", "values"]:
+    def kind(self) -> Kind:
         """What is predicted."""
-        return "values" if self.train[1].is_floating_point() else "classes"
+        return kind_of(self.train[1])
+
+    @property
+    def histories(self) -> list[dict[str, list[float]]]:
+        """The curves of its one training."""
+        return [curves_of(self.history)]
 
     @cached_property
     def train_outputs(self) -> Tensor:
@@ -89,8 +120,7 @@ class Patient:
     @property
     def device(self) -> torch.device:
         """Where the model is; inputs are brought there."""
-        held = next(chain(self.model.parameters(), self.model.buffers()), self.train[0])
-        return held.device
+        return device_of(self.model, self.train[0])
 
     def _outputs_of_two(self) -> Tensor:
         two = self.train[0][:2].to(self.device)
@@ -107,11 +137,8 @@ class Patient:
         return outputs
 
     def _outputs(self, inputs: Tensor, name: str) -> Tensor:
-        batches = read_outputs(
-            self.model, inputs.to(self.device), [""], "tikhon doctor", lambda _, output: output.detach().cpu()
-        )
-        outputs = torch.cat([output for batch in batches for _, output in batch])
-        lost = int((~outputs.isfinite()).flatten(1).any(1).sum())
+        outputs = outputs_of(self.model, inputs)
+        lost = int((~outputs.isfinite()).reshape(len(outputs), -1).any(1).sum())
         if lost:
             raise TikhonError(
                 f"The model gives NaN or infinity for {lost} of {len(outputs)} {name} samples: its training diverged, "
@@ -120,12 +147,30 @@ class Patient:
         return outputs
 
 
+def kind_of(labels: Tensor) -> Kind:
+    """What labels are."""
+    return "values" if labels.is_floating_point() else "classes"
+
+
+def device_of(model: nn.Module, otherwise: Tensor) -> torch.device:
+    """Where a model is; where it has no tensors, where `otherwise` is."""
+    return next(chain(model.parameters(), model.buffers()), otherwise).device
+
+
+def outputs_of(model: nn.Module, inputs: Tensor) -> Tensor:
+    """What a model gives for every sample, in eval mode, on the CPU."""
+    batches = read_outputs(
+        model, inputs.to(device_of(model, inputs)), [""], "tikhon doctor", lambda _, output: output.detach().cpu()
+    )
+    return torch.cat([output for batch in batches for _, output in batch])
+
+
 def some(rows: int, most: int, purpose: str) -> Tensor:
     """Places of at most so many rows, drawn without replacement and sorted: all where there are no more."""
     return torch.randperm(rows, generator=torch_generator(0, purpose))[:most].sort().values
 
 
-def _refuse_odd(name: str, pair: Any) -> None:
+def refuse_odd(name: str, pair: Any) -> None:
     """TikhonError unless this is inputs and as many labels, at least two."""
     if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(one, Tensor) for one in pair)):
         raise TikhonError(f"{name} must be a pair of tensors, (inputs, labels); it is {type(pair).__name__}.")

@@ -18,7 +18,7 @@ from tikhon.measures.imbalance import class_counts, imbalance_ratio
 from tikhon.measures.logits import collapsed_share, overconfidence
 from tikhon.measures.samples import checked_samples
 from tikhon.measures.shift import classifier_two_sample
-from tikhon.report.patient import Patient, some
+from tikhon.report.patient import Data, Patient, some
 from tikhon.tuning.findings import suspected_noise
 
 FOLDS, NEIGHBOURS = 5, 10
@@ -27,6 +27,8 @@ MOST = 2000
 RESAMPLES = 500
 FEWEST = 30
 """Samples below which a bootstrap says nothing."""
+
+VALUES = "The labels are values, not classes."
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Reading:
     samples: tuple[int, ...] = ()
 
 
-def duplicates(patient: Patient) -> Reading:
+def duplicates(patient: Data) -> Reading:
     """The share of test samples that are in the training set, to the bit or nearly."""
     place = some(len(patient.test[0]), MOST, "duplicates")
     train, test = patient.train[0].cpu(), patient.test[0].cpu()[place]
@@ -53,7 +55,7 @@ def duplicates(patient: Patient) -> Reading:
     return Reading(*share_interval(len(found), len(place)), samples=tuple(place[found[:, 0]].tolist()))
 
 
-def wrong_labels(patient: Patient) -> Reading:
+def wrong_labels(patient: Data) -> Reading:
     """The share of training labels that two classifiers of different kinds, which have not seen them, speak against."""
     from sklearn.linear_model import LogisticRegression  # slow to import
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -88,18 +90,18 @@ def overfitting(patient: Patient) -> Reading:
             outputs.argmax(1) == found.cpu()
             for outputs, found in ((patient.train_outputs, labels), (patient.test_outputs, test_labels))
         )
-        return _read(generalisation_gap(right, test_right).gap)
+        return read(generalisation_gap(right, test_right).gap)
     unit = labels.cpu().double().var(0).mean()
     if not unit > 0:
         raise TikhonError("The training labels are all the same.")
     errors, test_errors = (
-        (outputs.double() - found.cpu().double()).square().flatten(1).mean(1) / unit
+        (outputs.double() - found.cpu().double()).square().reshape(len(found), -1).mean(1) / unit
         for outputs, found in ((patient.train_outputs, labels), (patient.test_outputs, test_labels))
     )
-    return _read(generalisation_gap(errors, test_errors).gap)
+    return read(generalisation_gap(errors, test_errors).gap)
 
 
-def imbalance(patient: Patient) -> Reading:
+def imbalance(patient: Data) -> Reading:
     """Training samples of the most frequent class for each of the rarest, of those that occur in training or test."""
     labels = _labels(patient)
     classes = torch.cat([labels, patient.test[1].cpu().long()]).unique()
@@ -136,7 +138,7 @@ def dead_units(patient: Patient) -> Reading:
     return max(readings, key=lambda reading: reading.low)
 
 
-def shift(patient: Patient) -> Reading:
+def shift(patient: Data) -> Reading:
     """How often a classifier that has not seen them puts a test sample above a training sample."""
     train, test = (
         _numbers(inputs[some(len(inputs), MOST, "shift").to(inputs.device)])
@@ -156,10 +158,10 @@ def _refuse_codes(inputs: Tensor) -> None:
         raise TikhonError(f"The inputs are {inputs.dtype}: codes, which do not compare as numbers.")
 
 
-def _labels(patient: Patient, of_test: bool = False) -> Tensor:
+def _labels(patient: Data, of_test: bool = False) -> Tensor:
     """Class indices on the CPU."""
     if patient.kind != "classes":
-        raise TikhonError("The labels are values, not classes.")
+        raise TikhonError(VALUES)
     return (patient.test if of_test else patient.train)[1].cpu().long()
 
 
@@ -168,7 +170,8 @@ def _refuse_few(samples: int) -> None:
         raise TikhonError(f"There are {samples} samples; an interval takes {FEWEST}.")
 
 
-def _read(estimate: tuple[float, float | None, float | None]) -> Reading:
+def read(estimate: tuple[float, float | None, float | None]) -> Reading:
+    """An estimate that has an interval."""
     value, low, high = estimate
     assert low is not None  # of two samples or more
     assert high is not None

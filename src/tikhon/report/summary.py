@@ -52,12 +52,12 @@ def _arm(name: str, runs: Mapping[int, Result], plain: Mapping[int, Result]) -> 
         relative_time=_ratio(pairs, "seconds"),
         relative_memory=_ratio(pairs, "peak_memory"),
         seeds=[_scalars(seed, run) for seed, run in runs.items()],
-        curves=_by_name([_curves(run) for run in finished]),
+        curves=_by_name([delivered_curves(run) for run in finished]),
         reliability=pooled([run["reliability"] for run in finished]),
     )
 
 
-def _curves(run: Result) -> dict[str, list[float]]:
+def delivered_curves(run: Result) -> dict[str, list[float]]:
     """The curves of what training would have delivered after each epoch: with early stopping, its best epoch so far."""
     curves: dict[str, list[float]] = run["curves"]
     if run["best_epoch"] is None:

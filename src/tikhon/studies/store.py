@@ -112,6 +112,25 @@ class Store:
         self.close()
 
 
+def read_results(path: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every (cell, result) of a database, ordered by cell. It is opened for reading alone.
+
+    Raises TikhonError where it is foreign, damaged or of another version, or where a process that was killed left it in
+    the middle of a change.
+    """
+    reason = _foreign(path)
+    if reason is None:
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+                reason = _problem(database)
+                if reason is None:
+                    rows = database.execute("SELECT cell, result FROM results ORDER BY cell").fetchall()
+                    return [(json.loads(cell), json.loads(result)) for cell, result in rows]
+        except sqlite3.Error as error:
+            reason = f"cannot be read ({error})"
+    raise TikhonError(f"{path} {reason}.")
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -142,18 +161,23 @@ def _refused(path: Path, reason: str) -> TikhonError:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Read the first 100 bytes by hand: SQLite may write while it opens a file, which a foreign one must not suffer."""
+    if path.exists() and (reason := _foreign(path)) is not None:
+        raise _refused(path, reason)
+
+
+def _foreign(path: Path) -> str | None:
+    """Why a file is none of ours. Read by hand: SQLite may write while it opens a file, which a foreign one must not
+    suffer."""
     try:
         with path.open("rb") as file:
             header = file.read(100)
-    except (FileNotFoundError, NotADirectoryError):
-        return
     except OSError as error:
-        raise _refused(path, f"cannot be read ({error})") from error
+        return f"cannot be read ({error})"
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-        raise _refused(path, "is not a results database, or was cut short")
+        return "is not a results database, or was cut short"
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
-        raise _refused(path, "is an SQLite database of another program")
+        return "is an SQLite database of another program"
+    return None
 
 
 def _create(path: Path) -> None:
