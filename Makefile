@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: two threads beside another busy process are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test lint types unit parity fuzz works-with vision bench evidence surveys current stubs docs site browser clean
+.PHONY: help setup demo test lint types unit parity fuzz works-with vision bench evidence surveys current stubs docs site links browser clean
 
 help:
 	@echo "make demo    which of several methods rescues a network from 40% wrong labels (3 minutes)"
@@ -18,6 +18,7 @@ help:
 	@echo "make evidence  run the studies that are due, and draw the tables of README and docs"
 	@echo "make surveys   all methods against each problem, on the same tasks: hours, resumed where it stopped"
 	@echo "make docs    the documentation as pages in site/, a page for each method; make site serves it while you write"
+	@echo "make links   whether the documentation's links to other sites still lead somewhere"
 	@echo "make stubs   src/tikhon/__init__.pyi, for type checkers: after adding a method"
 	@echo "make lint | types | unit   the parts of make test"
 
@@ -95,6 +96,10 @@ docs: setup
 
 site: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+# Needs the network, so it is no part of the tests.
+links: docs
+	$(BIN)/python tools/links.py
 
 stubs: setup
 	$(BIN)/python tools/stubs.py
