@@ -164,7 +164,7 @@ def test_the_labels_that_it_doubts_are_the_wrong_ones() -> None:
 
 def test_values_get_the_checks_that_need_no_classes() -> None:
     found = examine(patient(0, "diabetes", epochs=60))
-    assert names(found) == ["over-fitting"]
+    assert names(found) == ["over-fitting", "past its best"]
     assert found.findings[0].remedies
     assert all("base=torch.nn.functional.mse_loss" in one.recipe for one in found.findings[0].remedies)
     assert set(found.not_made) == {"wrong labels", "imbalance", "over-confidence", "softmax collapse"}

@@ -92,7 +92,7 @@ class _Called(nn.Module):
         return self.call(self.model, inputs)
 
     def _get_name(self) -> str:
-        return self.model._get_name()
+        return str(self.model._get_name())
 
 
 def _some(pair: Pair, name: str) -> Pair:
