@@ -127,6 +127,15 @@ def test_it_finds_what_is_broken_and_little_where_nothing_is(capsys: pytest.Capt
     assert len(false) <= 0.05 * len(alarms)
 
 
+def test_against_shift_are_methods_that_learn_from_test_inputs_without_labels() -> None:
+    turned = patient(0, epochs=1, shift="rotation:30")
+    (found,) = examine(turned, ["shift"]).findings
+    assert [remedy.method for remedy in found.remedies] == ["mmd", "coral"]
+    for remedy in found.remedies:
+        made = eval(remedy.recipe, {"tk": tk, "torch": torch, "test_inputs": turned.test[0]})
+        made.prepare(copy.deepcopy(turned.model), samples=len(turned.train[1]))
+
+
 def test_findings_are_heaviest_first_with_methods_that_train_the_model_and_nothing_changes() -> None:
     broken = leaking(0)
     with torch.no_grad():

@@ -84,7 +84,8 @@ def _unit(vector: Tensor) -> Tensor:
     """The direction of a vector however short or long it is, whose squares may leave the range of numbers; 0 of 0."""
     tiny = torch.finfo(vector.dtype).tiny
     scaled = vector / vector.abs().amax().clamp_min(tiny)
-    return scaled / torch.linalg.vector_norm(scaled).clamp_min(tiny)
+    length: Tensor = torch.linalg.vector_norm(scaled)
+    return scaled / length.clamp_min(tiny)
 
 
 def hyperplane_distances(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -109,7 +109,8 @@ CHECKS = {
         0.6,
         "AUC {:.3f}",
         "A classifier tells test from training inputs, so that they come from different distributions. Find out in "
-        "what they differ (tikhon.feature_shift) before choosing a remedy.",
+        "what they differ (tikhon.feature_shift) before choosing a remedy; methods that take inputs like those of the "
+        "test need no labels for them.",
     ),
     "past its best": Check(
         history.past_best,

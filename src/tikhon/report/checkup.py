@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tikhon.core.catalogue import find
+from tikhon.core.catalogue import Listing, find
 from tikhon.core.errors import TikhonError
 from tikhon.core.recipe import Recipe
 from tikhon.measures.calibration import PlainReliability, reliability
@@ -23,7 +23,7 @@ from tikhon.report.patient import Data, Patient, device_of
 from tikhon.report.readings import Reading
 from tikhon.studies.arms import parse_arm
 from tikhon.studies.cost import TrainingStep
-from tikhon.tuning.candidates import EACH, as_shown, ranked
+from tikhon.tuning.candidates import EACH, as_shown, needs_unlabelled, ranked
 
 __all__ = ["examine", "Checkup", "Examined"]
 
@@ -105,9 +105,10 @@ def remedies_for(model: nn.Module, data: Data) -> Remedies:
 
     def remedies(problem: str) -> tuple[Remedy, ...]:
         chosen: list[Remedy] = []
-        for name, evidence in ranked(problem, data.kind) if problem else ():
-            recipe = as_shown(find(name))
-            if _trains(recipe, model, data):
+        for name, evidence in ranked(problem, data.kind, unlabelled=problem == "shift") if problem else ():
+            listing = find(name)
+            if _trains(as_shown(listing), model, data):
+                recipe = f"{name}(unlabelled=test_inputs)" if needs_unlabelled(listing) else as_shown(listing)
                 chosen.append(Remedy(name, evidence, recipe_code(recipe, data.kind)))
             if len(chosen) == EACH:
                 break
@@ -120,9 +121,14 @@ def _trains(recipe: str, model: nn.Module, data: Data) -> bool:
     """Whether a copy of the model takes a step with it."""
     inputs, labels = (one[:ROWS].to(device_of(model, one)) for one in data.train)
     base = F.cross_entropy if data.kind == "classes" else F.mse_loss
+
+    def given(listing: Listing) -> dict[str, Tensor]:
+        target_inputs = data.test[0][:ROWS]
+        return {"unlabelled": target_inputs.to(inputs.device)} if needs_unlabelled(listing) else {}
+
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
-            made = Recipe(*parse_arm(recipe).methods(), base=base)
+            made = Recipe(*parse_arm(recipe, given).methods(), base=base)
             trained = copy.deepcopy(model).requires_grad_(True)
             TrainingStep(made, trained, inputs, labels, lambda parameters: torch.optim.SGD(parameters, lr=1e-3))()
         except TikhonError:

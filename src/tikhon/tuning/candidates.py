@@ -11,6 +11,7 @@ from tikhon.core.errors import TikhonError
 from tikhon.core.recipe import Recipe
 from tikhon.studies.arms import parse_arm
 from tikhon.studies.evidence import Evidence, load_evidence
+from tikhon.studies.shifted import asks_for
 from tikhon.studies.survey import SURVEYS, Rows, arms, first_strength, from_scratch, standings
 from tikhon.tuning.findings import Finding
 from tikhon.tuning.space import read_space
@@ -52,18 +53,24 @@ def options(found: Sequence[Finding], suits: str, trains: Callable[[str], bool] 
     return list(chosen.values())
 
 
-def ranked(problem: str, suits: str) -> list[tuple[str, str]]:
+def ranked(problem: str, suits: str, unlabelled: bool = False) -> list[tuple[str, str]]:
     """(method, evidence) of those that have helped against a problem, best first.
+
+    unlabelled: whether inputs like those of the test are at hand, for methods that cannot do without.
 
     First by the mean difference to plain training over the tasks of the survey of this problem, where that was for the
     better; then those whose study replayed what is claimed of them, whole before in part, by the largest difference
     that it found in the measure that decides.
     """
     surveyed = _surveyed(problem)
-    helped = [(name, said) for name, (gain, said) in surveyed.items() if gain > 0.0 and _suits(find(name), suits)]
+
+    def fits(listing: Listing) -> bool:
+        return _suits(listing, suits) or (unlabelled and needs_unlabelled(listing))
+
+    helped = [(name, said) for name, (gain, said) in surveyed.items() if gain > 0.0 and fits(find(name))]
     proved = []
     for name, listing in methods().items():
-        if name in surveyed or problem not in listing.card.problems or not _suits(listing, suits):
+        if name in surveyed or problem not in listing.card.problems or not fits(listing):
             continue
         evidence = load_evidence(listing)
         if evidence is not None and evidence.status in _STATUS:
@@ -121,6 +128,11 @@ def _suits(listing: Listing, kind: str) -> bool:
     except TikhonError:
         return False
     return "classes" not in listing.load().needs
+
+
+def needs_unlabelled(listing: Listing) -> bool:
+    """Whether it is made with inputs like those of the test, and not without."""
+    return not listing.classifies and asks_for(listing) == "unlabelled" and from_scratch(listing)
 
 
 def part_of_space(listing: Listing) -> str:
