@@ -73,7 +73,7 @@ def weighted_losses(
         if target.smoothing:
             value = torch.lerp(value, loss.even(scores, part.value), target.smoothing)
         share = part.mass()
-        losses.append(value if isinstance(share, float) and share == 1.0 else value * share)
+        losses.append(_times(value, share))
         own = None if all_count else loss.mass(part.value)
         if own is not None:
             masses.append(own * share)
@@ -116,7 +116,7 @@ class ClassLoss:
         return -(self._weighted(scores) * probabilities.to(scores.dtype)).sum(1)
 
     def even(self, scores: Tensor, value: Tensor) -> Tensor:
-        pointwise = -self._weighted(scores).mean(1)
+        pointwise = self._weighted(scores).sum(1) / -scores.shape[1]  # autograd writes out the gradient of a mean
         return _summed(pointwise if value.is_floating_point() else pointwise * (value != self.ignore_index))
 
     def _weighted(self, scores: Tensor) -> Tensor:
@@ -144,7 +144,17 @@ class ClassLoss:
                 ignore_index=self.ignore_index,
                 label_smoothing=self.label_smoothing,
             )
-        scores = self.scores(output)  # may be wider than the output
+        return self._mean(self.scores(output), value)  # scores may be wider than the output
+
+    def mean_of(self, output: Tensor, target: Target) -> Tensor:
+        """The mean loss where rows are mixed alike (`Target.alike`), and all positions and classes count alike."""
+        scores = self.scores(output)
+        # First, so that autograd adds its gradient to that of the labels in place.
+        even = scores.sum() / -scores.numel() if target.smoothing else None
+        mixed = reduce(add, (_times(self._mean(scores, part.value), part.share) for part in target.parts))
+        return mixed if even is None else torch.lerp(mixed, even, target.smoothing)
+
+    def _mean(self, scores: Tensor, value: Tensor) -> Tensor:
         if value.is_floating_point():
             return self._expected(scores, value).mean()
         return F.nll_loss(scores, value, self._weight(scores), ignore_index=self.ignore_index)
@@ -210,6 +220,10 @@ def over_positions(pointwise: Tensor, loss: Loss, target: Target) -> Tensor:
         return pointwise.flatten(1).mean(1)
     counted = target.value.ne(ignored).to(pointwise.dtype)
     return (pointwise * counted).flatten(1).sum(1) / counted.flatten(1).sum(1).clamp_min(1.0)
+
+
+def _times(value: Tensor, share: float | Tensor) -> Tensor:
+    return value if isinstance(share, float) and share == 1.0 else value * share
 
 
 def _summed(pointwise: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tikhon.core.errors import Diverged, TikhonError
-from tikhon.core.losses import Loss, weighted_losses
+from tikhon.core.losses import ClassLoss, Loss, weighted_losses
 from tikhon.core.plan import Entry, Plan
 from tikhon.core.run import Run
 from tikhon.core.strength import Strength, resolve
@@ -32,7 +32,10 @@ class Objective:
 
     def plain(self, output: Tensor, value: Tensor) -> Tensor:
         """The base loss, fused."""
-        loss = self.loss.mean(output, value)
+        return self._alone(self.loss.mean(output, value))
+
+    def _alone(self, loss: Tensor) -> Tensor:
+        """The task's loss is all there is."""
         self.values = {"task": loss.detach()}
         if self.parts is not None:
             self.parts["task"] = (1.0, loss)
@@ -68,10 +71,13 @@ class Objective:
             self._enter(entry, "evaluate")
             evaluated, rows = entry.method.evaluate(output, target, entry.step)
             copies = len(rows) // len(target)
-        if not terms and target.plain and total is None and copies == 1 and not ignored:
-            return self.plain(evaluated, target.value)
         # Labels on an accelerator were not looked at: there, ignored positions have to be counted.
         all_count = not ignored and self.loss.kind == "classes" and target.value.device.type == "cpu"
+        if not terms and total is None and copies == 1 and not ignored:
+            if target.plain:
+                return self.plain(evaluated, target.value)
+            if target.alike and all_count and isinstance(self.loss, ClassLoss) and self.loss.weight is None:
+                return self._alone(self.loss.mean_of(evaluated, target))
         losses, mass = weighted_losses(self.loss, evaluated, rows, all_count)
         if copies > 1:
             losses = losses.reshape(copies, -1).mean(0)

@@ -39,12 +39,16 @@ class Part:
         """The value as probabilities (B, K)."""
         if self.value.is_floating_point():
             return self.value
-        if self.value.device.type == "cpu" and bool((self.value < 0).any()):
+        return F.one_hot(self.labels(), classes).to(torch.get_default_dtype())
+
+    def labels(self) -> Tensor:
+        """The value as class indices that each have probabilities."""
+        if self.value.device.type == "cpu" and self.value.numel() and int(self.value.min()) < 0:
             raise TikhonError(
                 "Some labels are to be ignored, and a label to be ignored has no probabilities: leave these samples "
                 "out of the batch, or leave out the method that softens targets."
             )
-        return F.one_hot(self.value, classes).to(torch.get_default_dtype())
+        return self.value
 
     def mass(self) -> float | Tensor:
         """share * weight: a float or (B,)."""
@@ -79,7 +83,12 @@ class Target:
     @property
     def plain(self) -> bool:
         """One unweighted sample a row, not smoothed: a loss may use its fused form."""
-        return len(self.parts) == 1 and self.parts[0].weight is None and self.smoothing == 0.0
+        return len(self.parts) == 1 and self.smoothing == 0.0 and self.alike
+
+    @property
+    def alike(self) -> bool:
+        """No row is weighted or mixed otherwise than the next: a loss may be averaged before it is mixed."""
+        return all(part.weight is None and isinstance(part.share, float) for part in self.parts)
 
     @property
     def value(self) -> Tensor:
@@ -112,10 +121,12 @@ class Target:
         """Replace `amount` of each part by the probabilities (B, K) that `of_part` gives for it."""
 
         def taught(part: Part) -> Part:
-            own, teacher = part.dense(classes), of_part(part)
-            if not part.value.is_floating_point():
-                own = own.to(teacher.dtype)  # zeros and ones are exact in any precision, their product is not
-            return replace(part, value=(1.0 - amount) * own + amount * teacher)
+            teacher = amount * of_part(part)
+            if part.value.is_floating_point():
+                return replace(part, value=(1.0 - amount) * part.value + teacher)
+            place = part.labels()[..., None]
+            rest = (1.0 - amount) * torch.ones_like(place, dtype=teacher.dtype)
+            return replace(part, value=teacher.scatter_add_(-1, place, rest))
 
         return replace(self, parts=tuple(map(taught, self.parts)))
 
