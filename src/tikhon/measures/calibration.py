@@ -17,7 +17,7 @@ from tikhon.core.errors import TikhonError
 from tikhon.core.figures import given_or_new
 from tikhon.math.bins import binned_means
 from tikhon.math.statistics import wilson_interval
-from tikhon.measures.predictions import checked_predictions
+from tikhon.measures.predictions import checked_predictions, given_predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,10 +115,9 @@ def reliability(probabilities: Tensor, labels: Tensor, bins: int = 15, equal_mas
     >>> diagram.accuracy, diagram.expected_error
     (tensor([   nan, 0.5000], dtype=torch.float64), 0.25)
     """
-    p, y = checked_predictions(probabilities, labels)
-    confidence, predicted = p.max(1)
+    p, y = given_predictions(probabilities, labels)
     check_bins(bins)
-    scores, hits, count = binned_means(confidence[None], (predicted == y)[None].double(), bins, equal_mass)
+    scores, hits, count = binned_means(*_top(p, y), bins, equal_mass)
     return Reliability(confidence=scores[0], accuracy=hits[0], count=count[0])
 
 
@@ -184,6 +183,12 @@ def debiased_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
     confidence, accuracy, count = (one[full] for one in (diagram.confidence, diagram.accuracy, diagram.count))
     squares = (accuracy - confidence).square() - accuracy * (1 - accuracy) / (count - 1)
     return math.sqrt(max(0.0, float((count * squares).sum() / diagram.count.sum())))
+
+
+def _top(p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """How sure every prediction is and whether it is right, both (1, n) float64."""
+    confidence, predicted = p.max(1)
+    return confidence[None].double(), (predicted == y)[None].double()
 
 
 def by_class(p: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
