@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 SMALLEST = 1e-12
@@ -18,8 +19,8 @@ def standardised(z: Tensor, correction: int = 0) -> Tensor:
     tensor([[-1.],
             [ 1.]])
     """
-    variance = z.var(0, correction=correction)
-    return (z - z.mean(0)) / variance.clamp_min(SMALLEST).sqrt()
+    variance, mean = torch.var_mean(z, 0, correction=correction)
+    return (z - mean) * variance.clamp_min(SMALLEST).rsqrt()
 
 
 def barlow_twins(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,6 +33,9 @@ def barlow_twins(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     >>> barlow_twins(view, view)
     (tensor(0.), tensor(0.))
     """
-    c = one.T @ other / len(one)
-    diagonal = c.diagonal()
-    return (1.0 - diagonal).square().sum(), c.square().sum() - diagonal.square().sum()
+    rows, features = one.shape
+    diagonal = (one * other).sum(0) / rows
+    # The squares of one^T other add up to tr(one one^T other other^T), which takes matrices of B x B.
+    wide = rows < features
+    squares = ((one @ one.T) * (other @ other.T)).sum() if wide else (one.T @ other).square().sum()
+    return (1.0 - diagonal).square().sum(), squares / rows**2 - diagonal.square().sum()

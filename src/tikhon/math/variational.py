@@ -25,11 +25,14 @@ def supervised_contrast(features: Tensor, labels: Tensor, temperature: float = 0
     """Every sample's mean of -log softmax over the others, at those of its class (Khosla et al. 2020).
 
     features: (B, D), compared by cosine; labels: (B,), integers; temperature: positive. Returns (B,), 0 for a sample
-    that is alone in its class.
+    that is alone in its class. Where the label of each of two views is their sample, it is NT-Xent (Chen et al. 2020,
+    arXiv 2002.05709).
     """
     unit = F.normalize(features)
+    logits = unit / temperature @ unit.T
     itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-    logits = (unit @ unit.T / temperature).masked_fill(itself, -torch.inf)
+    # The least number, not -inf: that times the share 0 of oneself would be NaN.
+    log_p = logits.masked_fill(itself, torch.finfo(logits.dtype).min).log_softmax(1)
     alike = (labels[:, None] == labels) & ~itself
-    found = logits.log_softmax(1).masked_fill(~alike, 0.0).sum(1)
-    return -found / alike.sum(1).clamp_min(1)
+    shares = alike / alike.sum(1, keepdim=True).clamp_min(1)
+    return -(log_p * shares.to(log_p.dtype)).sum(1)
