@@ -539,6 +539,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "difficulty.last_layer_gradient_norms": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3), d.normal(5, 4))),
     "difficulty.max_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3)), smallest=2),
     "difficulty.sum_margin": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
+    "distances.snr_distances": Function(lambda d: (d.normal(4, 3), d.normal(5, 3))),
     "distillation.distillation_losses": Function(lambda d: (d.normal(5, 3), d.normal(5, 3), 2.0)),
     "distillation.softmax_divergence": Function(lambda d: (d.normal(5, 3), d.normal(5, 3))),
     "domains.dispersion": Function(lambda d: (d.normal(4, 3), torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64))),
