@@ -3,8 +3,11 @@
 import json
 from typing import Any
 
+import pytest
 import torch
 from commands import refused, run
+
+from tikhon.studies.references import REFERENCES
 
 
 def measured(*words: str) -> Any:
@@ -43,6 +46,28 @@ def test_all_is_every_method_and_what_cannot_run_is_listed_with_the_reason() -> 
     assert "These cannot run with this model and data:\n  orth_conv: " in said
 
 
+def test_a_step_is_held_against_its_declared_passes() -> None:
+    rows = {
+        row["name"]: row for row in measured("--methods", "sam,clip_grad_norm,elr+mixup,sam(radius=0.1)")["methods"]
+    }
+    assert rows["plain loop"]["passes_ratio"] == rows["plain loop"]["ratio"] == 1.0
+    assert rows["sam"]["passes_ratio"] < rows["sam"]["ratio"], "a second pass is declared"
+    assert rows["elr+mixup"]["passes_ratio"] is None
+    assert rows["sam(radius=0.1)"]["passes_ratio"] is None, "only the example's arguments have declared passes"
+
+
+@pytest.mark.parametrize("model", ["resnet20", "transformer", "ode"])
+def test_reference_models_bring_their_data(model: str) -> None:
+    found = measured("--model", model, "--batch-size", "4", "--methods", "mixup,orth_conv")
+    assert found["data"] == REFERENCES[model].data
+    assert {row["name"] for row in found["methods"]} | set(found["refused"]) == {
+        "plain loop",
+        "none",
+        "mixup",
+        "orth_conv",
+    }
+
+
 def test_threads_are_left_as_they_were() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -55,7 +80,7 @@ def test_threads_are_left_as_they_were() -> None:
 
 def test_wrong_input_is_named() -> None:
     assert "Did you mean 'elr'?" in refused("cost", "--methods", "elrr")
-    assert "Known: cnn, mlp" in refused("cost", "--model", "transformer")
+    assert "Known: cnn, mlp, module:function, ode, resnet20, transformer" in refused("cost", "--model", "vgg")
     assert "at least 1" in refused("cost", "--batch-size", "0")
     assert "samples for training" in refused("cost", "--batch-size", "100000")
     assert "at least 1" in refused("cost", "--repetitions", "0")

@@ -9,18 +9,29 @@ import typer
 
 
 def cost(
-    model: Annotated[str, typer.Option(help="mlp, cnn or your own module:function.")] = "mlp",
+    model: Annotated[
+        str, typer.Option(help="mlp, resnet20, transformer, ode, cnn or your own module:function.")
+    ] = "mlp",
     data: Annotated[
-        str, typer.Option(help="Whose samples make the batch: digits, mnist5k, ... or your own module:function.")
-    ] = "digits",
-    batch_size: Annotated[int, typer.Option(help="Samples in the batch.")] = 128,
+        str | None,
+        typer.Option(
+            help="Whose samples make the batch: digits, mnist5k, ... or your own module:function.",
+            show_default="digits, for resnet20 enlarged to 3x32x32",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Samples in the batch.", show_default="128; resnet20, transformer: 32")
+    ] = None,
     methods: Annotated[
         str, typer.Option(help="Recipes separated by commas, as in elr,elr+mixup; all stands for every method.")
     ] = "all",
-    repetitions: Annotated[int, typer.Option(help="Rounds, in each of which every recipe takes one step.")] = 200,
+    repetitions: Annotated[
+        int | None,
+        typer.Option(help="Rounds, in each of which every recipe takes one step.", show_default="by model, 10 to 200"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
-    """Measure time and memory of a training step, beside a plain one written by hand.
+    """Measure time and memory of a training step, beside a plain one written by hand and beside declared passes.
 
     tikhon cost --model cnn --methods none,sam,orth_conv
     """

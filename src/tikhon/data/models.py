@@ -1,4 +1,4 @@
-"""The networks that studies and the command line train: plain `nn.Sequential`, or the user's own."""
+"""The networks that studies and the command line train, small ones that fit any task, or the user's own."""
 
 from collections.abc import Callable
 from math import prod
@@ -8,6 +8,7 @@ from torch import nn
 
 from tikhon.core.errors import TikhonError
 from tikhon.data.names import call_user, unknown
+from tikhon.data.reference_models import ode, resnet20, transformer
 from tikhon.data.seeds import derive
 from tikhon.data.task import Task
 
@@ -16,7 +17,8 @@ def build_model(name: str, task: Task, *, seed: int) -> nn.Module:
     """A fresh network for a task; its initial weights depend on the seed only.
 
     name: "mlp" (any inputs; two hidden layers of 256), "cnn" (images and 1-D signals; about 58,000 weights for ten
-    classes) or `module:function`, which is called with the task and returns an `nn.Module`.
+    classes), "resnet20", "transformer" (images), "ode" (any inputs), or `module:function`, which is called with the
+    task and returns an `nn.Module`.
     The output is (B, classes) for classes and has the shape of the target for values.
     Errors: TikhonError for an unknown name, inputs that do not suit the network, a user's model that does not fit.
     """
@@ -110,4 +112,10 @@ def _user_model(spec: str, task: Task) -> nn.Module:
     return model
 
 
-MODELS: dict[str, Callable[[Task], nn.Module]] = {"mlp": mlp, "cnn": cnn}
+MODELS: dict[str, Callable[[Task], nn.Module]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "resnet20": resnet20,
+    "transformer": transformer,
+    "ode": ode,
+}

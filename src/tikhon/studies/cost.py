@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tikhon.core.catalogue import methods
 from tikhon.core.recipe import Recipe
 
 MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
@@ -46,6 +47,20 @@ class PlainStep:
         self._criterion(self._model(self._inputs), self._target).backward()
         self._optimizer.step()
 
+    def forward(self) -> Tensor:
+        """The first part of the step."""
+        return self._criterion(self._model(self._inputs), self._target)
+
+    def forward_and_backward(self) -> None:
+        """All of the step but the optimizer's."""
+        self._optimizer.zero_grad()
+        self.forward().backward()
+
+    @torch.no_grad()
+    def sweep(self) -> None:
+        """One operation on all parameters, which leaves them as they are."""
+        torch._foreach_mul([one for group in self._optimizer.param_groups for one in group["params"]], 1.0)
+
     def held(self) -> int:
         return _bytes(self._model.state_dict(), self._optimizer.state_dict())
 
@@ -57,7 +72,7 @@ class TrainingStep:
         self, recipe: Recipe, model: nn.Module, inputs: Tensor, target: Tensor, make_optimizer: MakeOptimizer
     ) -> None:
         self._recipe, self._inputs, self._target = recipe, inputs, target
-        self._index = torch.arange(len(target))
+        self._index = torch.arange(len(target), device=target.device)
         self._model = recipe.prepare(model, samples=len(target)).train()
         self._optimizer = make_optimizer(self._model.parameters())
         recipe.attach(self._optimizer, steps=1_000_000, epochs=1000)
@@ -71,20 +86,31 @@ class TrainingStep:
         return _bytes(self._model.state_dict(), self._optimizer.state_dict(), self._recipe.state_dict())
 
 
+def example(name: str) -> str:
+    """A method as one writes it in a recipe, with the arguments of its card's example: "mixup", "pissa(rank=2)"."""
+    given = methods()[name].card.example
+    return f"{name}({given})" if given else name
+
+
 def seconds(
-    steps: Mapping[str, Callable[[], None]], repetitions: int, on_round: Callable[[], None] = lambda: None
+    steps: Mapping[str, Callable[[], object]],
+    repetitions: int,
+    on_round: Callable[[], None] = lambda: None,
+    wait: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
     """Seconds of every step, taken in turn so that a drift of the machine's speed meets all alike.
 
-    on_round: called after every round, outside the times.
+    on_round: called after every round, outside the times; wait: returns when the device has done what it was given.
     """
     for step in steps.values():
         step()
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repetitions):
         for name, step in steps.items():
+            wait()
             start = time.perf_counter()
             step()
+            wait()
             times[name].append(time.perf_counter() - start)
         on_round()
     return times
