@@ -14,7 +14,7 @@ help:
 	@echo "make fuzz    10,000 random recipes, and twice as many calls of functions: each computes or is refused"
 	@echo "make works-with  how every method fares in every environment, and its table in docs (ONLY=name for one)"
 	@echo "make vision  models of torchvision and timm, in an environment of their own (5 GB; VISION= for other releases)"
-	@echo "make bench   time and memory beside other libraries, in environments of their own; needs a quiet machine (ONLY=name)"
+	@echo "make bench   time and memory beside other libraries, and of every method's step; needs a quiet machine (ONLY=name)"
 	@echo "make evidence  run the studies that are due, and draw the tables of README and docs"
 	@echo "make surveys   all methods against each problem, on the same tasks: hours, resumed where it stopped"
 	@echo "make docs    the documentation as pages in site/, a page for each method; make site serves it while you write"
@@ -70,6 +70,7 @@ vision: .venv-vision/.ready
 bench: .venv-bench/.ready .venv-vision/.ready
 	.venv-bench/bin/python benchmarks/run.py peers --only "$(ONLY)"
 	.venv-vision/bin/python benchmarks/run.py vision --only "$(ONLY)"
+	.venv-bench/bin/python benchmarks/steps.py --only "$(ONLY)"
 
 .venv-bench/.ready: pyproject.toml benchmarks/peers.txt
 	$(PYTHON) -m venv .venv-bench
