@@ -13,6 +13,7 @@ from torch import Tensor
 from tikhon.core.batches import map_tensors
 
 HALF = (torch.float16, torch.bfloat16)
+_nothing = nullcontext()
 
 
 def autocast_on(kind: str) -> bool:
@@ -54,7 +55,7 @@ class Precision:
 
     def full(self, device: torch.device) -> AbstractContextManager[Any]:
         """Inside, autocast is off, but for passes."""
-        return self._full(device.type) if autocast_on(device.type) else nullcontext()
+        return self._full(device.type) if autocast_on(device.type) else _nothing
 
     @contextmanager
     def _full(self, kind: str) -> Iterator[None]:
@@ -78,7 +79,7 @@ class Precision:
     def a_pass(self) -> AbstractContextManager[Any]:
         """Inside, autocast is as the caller set it."""
         if self._caller is None:
-            return nullcontext()
+            return _nothing
         # Autocast keeps the narrowed weights until it ends, and does not see that a second pass has others.
         torch.clear_autocast_cache()
         return self._caller()

@@ -56,6 +56,8 @@ def mix_inputs(mix: Callable[[Tensor], Tensor], inputs: Any, method: str) -> Any
 
 def call(model: Callable[..., Any], inputs: Any) -> Any:
     """model(**mapping), model(*tuple) or model(tensor)."""
+    if isinstance(inputs, Tensor):
+        return model(inputs)
     if isinstance(inputs, Mapping):
         return model(**inputs)
     if isinstance(inputs, (list, tuple)):

@@ -94,8 +94,13 @@ class StepHooks:
 
     def _begin(self, optimizer: Optimizer) -> None:
         self._begun = True
-        if not _overflowed(optimizer):
-            with _unscaled(optimizer):
+        if _overflowed(optimizer):
+            return
+        scale: Tensor | None = getattr(optimizer, "grad_scale", None)
+        if scale is None:
+            self._listener.before_step()
+        else:
+            with _unscaled(optimizer, scale):
                 self._listener.before_step()
 
     def _with_gradients(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
@@ -137,12 +142,8 @@ def _overflowed(optimizer: Optimizer) -> bool:
 
 
 @contextmanager
-def _unscaled(optimizer: Optimizer) -> Iterator[None]:
+def _unscaled(optimizer: Optimizer, scale: Tensor) -> Iterator[None]:
     """Gradients that a fused optimizer would unscale itself, unscaled inside."""
-    scale: Tensor | None = getattr(optimizer, "grad_scale", None)
-    if scale is None:
-        yield
-        return
     gradients = [one.grad for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
     torch._foreach_mul_(gradients, scale.reciprocal())
     yield

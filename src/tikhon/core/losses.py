@@ -174,14 +174,15 @@ class ClassLoss:
             return False
         if value.dtype != torch.int64:
             raise TikhonError(f"Class labels must be int64, not {value.dtype}: use labels.long().")
-        if value.shape != (output.shape[0], *output.shape[2:]):
+        if value.shape != output.shape[:1] + output.shape[2:]:
             raise TikhonError(
                 f"Labels of shape {tuple(value.shape)} do not fit scores of shape {tuple(output.shape)}; "
                 f"expected {(output.shape[0], *output.shape[2:])}."
             )
-        if value.device.type != "cpu" or not value.numel():
+        if not value.is_cpu or not value.numel():
             return False
-        low, high = (int(bound) for bound in torch.aminmax(value))
+        least, greatest = torch.aminmax(value)
+        low, high = int(least), int(greatest)
         ignored = low <= self.ignore_index <= high and bool((value == self.ignore_index).any())
         if ignored:
             counted = value[value != self.ignore_index]

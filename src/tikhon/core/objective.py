@@ -41,6 +41,20 @@ class Objective:
             self.parts["task"] = (1.0, loss)
         return loss
 
+    def fused(self, output: Tensor, value: Tensor) -> Tensor | None:
+        """The base loss where torch itself finds labels in order; None where these have to be looked at.
+
+        On the CPU its loss refuses labels out of range, and is NaN where all are ignored. A look of our own beforehand
+        would take as long as all else that the engine does in such a step.
+        """
+        if not isinstance(self.loss, ClassLoss) or value.dtype != torch.int64 or not output.is_cpu or output.ndim < 2:
+            return None
+        try:
+            loss = self.plain(output, value)
+        except (IndexError, RuntimeError, ValueError):
+            return None
+        return loss if math.isfinite(loss.item()) else None
+
     def first(self, output: Tensor, target: Target, total: Total | None, ignored: bool) -> tuple[Tensor, Target]:
         """The pass that writes per-sample state; returns the loss and the final target, for repetitions."""
         for entry in self.plan.of("remember"):
@@ -151,13 +165,14 @@ class Objective:
 
     def refuse_nonfinite(self, loss: Tensor, penalties: Mapping[str, Tensor]) -> None:
         """Name the part of the loss, or the penalty in it, that is NaN or infinite."""
-        if math.isfinite(float(loss.detach())):
+        value = loss.item()
+        if math.isfinite(value):
             return
         parts = {**self.values, **penalties}
         broken = [name for name, value in parts.items() if not math.isfinite(float(value))]
         where = ", ".join(broken) or "the sum of its terms"
         raise Diverged(
-            f"The loss is {float(loss.detach())} at step {self.run.clock.number} (epoch {self.run.clock.epoch}): "
+            f"The loss is {value} at step {self.run.clock.number} (epoch {self.run.clock.epoch}): "
             f"{where} is not finite. Nothing was updated. Check the inputs for NaN, lower the learning rate, or "
             "lower the strength of that term."
         )

@@ -41,6 +41,21 @@ class RandomState:
             torch.get_device_module(self.device).set_rng_state(self.accelerator, self.device)
 
 
+class _UnderWay:
+    """A pass, from its begin to its end. Written out, because every step enters it and generators take their time."""
+
+    def __init__(self, passing: Passing, of_loss: bool) -> None:
+        self._passing, self._of_loss = passing, of_loss
+
+    def __enter__(self) -> None:
+        passing = self._passing
+        self._outer = passing._of_loss, passing.inside
+        passing._of_loss, passing.inside = self._of_loss, True
+
+    def __exit__(self, *_: object) -> None:
+        self._passing._of_loss, self._passing.inside = self._outer
+
+
 class Passing:
     """Which pass is under way, for hooks inside the model. The copy that a copied model's hooks have says "none"."""
 
@@ -56,13 +71,9 @@ class Passing:
             return self._of_loss
         return torch._C._current_graph_task_id() != -1  # in backward, where only checkpoints run a model
 
-    @contextmanager
-    def during(self, of_loss: bool) -> Iterator[None]:
-        outer, self._of_loss, self.inside = (self._of_loss, self.inside), of_loss, True
-        try:
-            yield
-        finally:
-            self._of_loss, self.inside = outer
+    def during(self, of_loss: bool) -> _UnderWay:
+        """Inside, a pass is under way: one of the loss or an extra one."""
+        return _UnderWay(self, of_loss)
 
 
 @contextmanager

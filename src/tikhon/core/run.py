@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,6 +47,7 @@ class Run:
         self.reparameterised = False
         self.optimizers: tuple[torch.optim.Optimizer, ...] = ()
         self._model: nn.Module | None = None
+        self._first: nn.Parameter | None = None
         self._selections: dict[Where, list[Selected]] = {}
         self._rates: dict[int, dict[str, Any]] = {}
         self._owned: set[tuple[int, str]] = set()
@@ -74,6 +75,7 @@ class Run:
     def own(self, optimizers: tuple[torch.optim.Optimizer, ...]) -> None:
         """Attach or, with none, detach optimizers."""
         self.optimizers = optimizers
+        self._first = next(self.model.parameters(), None) if optimizers else None
         self._selections.clear()
         self._rates = {
             id(parameter): group
@@ -104,15 +106,17 @@ class Run:
         rate: float | Tensor = self._rates[id(leaf)]["lr"]
         return rate
 
-    @contextmanager
-    def whole(self, methods: Iterable[Method], moving: bool = True) -> Iterator[None]:
+    def whole(self, methods: Iterable[Method], moving: bool = True) -> AbstractContextManager[None]:
         """Inside, sharded parameters are whole, unless all these methods can act on shards.
 
         moving: what was written into parameters and gradients returns to the shards.
         """
-        if self.sharded:
-            let_go(self.model)
-        if not self.sharded or (not self.reparameterised and all(method.elementwise for method in methods)):
+        return self._whole(methods, moving) if self.sharded else nullcontext()
+
+    @contextmanager
+    def _whole(self, methods: Iterable[Method], moving: bool) -> Iterator[None]:
+        let_go(self.model)
+        if not self.reparameterised and all(method.elementwise for method in methods):
             yield
             return
         with whole_parameters(self.model, moving) as shards:
@@ -191,7 +195,8 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        parameter = next(self.model.parameters(), None)
+        # The model is searched for a parameter once: a step that asks does not pay for it.
+        parameter = next(self.model.parameters(), None) if self._first is None else self._first
         return torch.device("cpu") if parameter is None else parameter.device
 
     # Perturbation of weights inside one backward ----------------------------------------------------------------------

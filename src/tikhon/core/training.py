@@ -18,7 +18,7 @@ from tikhon.core.errors import TikhonError
 from tikhon.core.hypergradient import Pass
 from tikhon.core.objective import Objective, Total
 from tikhon.core.passes import RandomState, Statistics, frozen_statistics
-from tikhon.core.plan import Plan
+from tikhon.core.plan import Entry, Plan
 from tikhon.core.run import Run
 from tikhon.core.setup import needing_ids
 from tikhon.core.target import Target
@@ -26,7 +26,7 @@ from tikhon.core.tuning import Tuning
 from tikhon.core.window import Mark, Window
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Batch:
     """A micro-batch as the caller gave it, and what to call with it."""
 
@@ -108,7 +108,7 @@ class Training:
             if run.perturbed:
                 self._restore_after(loss)
         else:
-            loss = passes()
+            loss = passes.first()
         if penalty is not None:
             loss = loss + penalty
         self._check_finite(loss)
@@ -173,37 +173,34 @@ class Training:
         run = self._run
         run.restore()
         self._window.add_penalty_gradients()
-        for entry in self._plan.of("gradients"):
-            if entry.active():
-                chosen = run.select(getattr(entry.method, "where", "all"))
-                with (
-                    run.during("gradients"),
-                    run.whole([entry.method]),
-                    run.precision.full(run.device),
-                    torch.no_grad(),
-                ):
-                    entry.step.replay()
-                    entry.method.gradients([one for one in chosen if one.leaf.grad is not None], entry.step)
+        self._in_place("gradients", self._gradients)
+
+    def _gradients(self, entry: Entry) -> None:
+        chosen = self._run.select(getattr(entry.method, "where", "all"))
+        entry.method.gradients([one for one in chosen if one.leaf.grad is not None], entry.step)
 
     def after_step(self) -> None:
         """The step happened."""
         run = self._run
         self._window.commit()
-        for entry in self._plan.of("after_step"):
-            if entry.active():
-                with (
-                    run.during("after_step"),
-                    run.whole([entry.method]),
-                    run.precision.full(run.device),
-                    torch.no_grad(),
-                ):
-                    entry.step.replay()
-                    entry.method.after_step(run.model, entry.step)
+        self._in_place("after_step", lambda entry: entry.method.after_step(run.model, entry.step))
         if self.tuning is not None:
             self.tuning.commit()
         run.clock.number += 1
         run.clock.epoch_steps += 1
         run.clock.micro = 0
+
+    def _in_place(self, moment: str, act: Callable[[Entry], None]) -> None:
+        """A moment that writes into parameters or gradients: those who act in it, one after another."""
+        run, entries = self._run, self._plan.of(moment)
+        if not entries:
+            return
+        with run.during(moment), run.precision.full(run.device), torch.no_grad():
+            for entry in entries:
+                if entry.active():
+                    with run.whole([entry.method]):
+                        entry.step.replay()
+                        act(entry)
 
     def skipped(self) -> None:
         """The step moved nothing."""
@@ -255,11 +252,9 @@ class _Passes:
         self._ignored = False
 
     def __call__(self) -> Tensor:
-        if not self._repeated_by:
-            return self._first()
         if self._random is None:
             self._random = RandomState.now(self._run.device)
-            loss = self._first()
+            loss = self.first()
             if self._run.clock.number == 0:
                 refuse_hidden_parameters(loss, self._repeated_by)
             return loss
@@ -274,10 +269,9 @@ class _Passes:
         finally:
             after.restore()
 
-    def _first(self) -> Tensor:
-        if self._tuning is not None:
-            return self._tuned(self._tuning)
-        return self._of(self._forward())
+    def first(self) -> Tensor:
+        """The pass that writes state."""
+        return self._of(self._forward()) if self._tuning is None else self._tuned(self._tuning)
 
     def _tuned(self, tuning: Tuning) -> Tensor:
         """The first pass, and what the next strengths will follow."""
@@ -291,6 +285,8 @@ class _Passes:
 
     def _of(self, output: Tensor) -> Tensor:
         objective, batch = self._objective, self._batch
+        if self._aim is None and (loss := objective.fused(output, batch.target)) is not None:
+            return loss
         # Methods may have added rows to the batch, but a row's own target is what came with it.
         self._ignored = objective.loss.refuse(output, batch.target if self._aim is None else self._aim.value)
         if self._aim is None and not self._ignored:
