@@ -252,12 +252,20 @@ def test_with_alternatives_it_trains_in_mixed_precision_and_compiles() -> None:
         torch.testing.assert_close(compiled, model(x))
 
 
-def test_alternatives_are_refused_beside_what_must_know_every_layer() -> None:
+def penalty() -> tikhon.EquivariancePenalty:
+    half_turn = torch.stack([torch.eye(2), -torch.eye(2)])
+    return tikhon.EquivariancePenalty({"half turn": (half_turn, torch.eye(2).repeat(2, 1, 1))})
+
+
+@pytest.mark.parametrize(
+    ("key", "other"), [("ibp", lambda: tikhon.IBPTraining(eps=0.1)), ("soft_equivariance", penalty)]
+)
+def test_alternatives_are_refused_beside_what_must_know_every_layer(key, other) -> None:
     given = {"2": [nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 4))]}
-    with pytest.raises(TikhonError, match=r"ibp and quant_nas cannot run together.*lasting layers.*Leave one"):
-        tikhon.Recipe(tikhon.QuantNAS(alternatives=given), tikhon.IBPTraining(eps=0.1))
+    with pytest.raises(TikhonError, match=rf"{key} and quant_nas cannot run together.*lasting layers.*Leave one"):
+        tikhon.Recipe(tikhon.QuantNAS(alternatives=given), other())
     model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
-    recipe = tikhon.Recipe(tikhon.QuantNAS(alternatives={}), tikhon.IBPTraining(eps=0.1))
+    recipe = tikhon.Recipe(tikhon.QuantNAS(alternatives={}), other())
     recipe.prepare(model)
     recipe.attach(torch.optim.SGD(model.parameters(), lr=0.1), steps=2)
     recipe.loss(drawn(4, 2).float(), torch.tensor([0, 1, 0, 1])).backward()

@@ -85,6 +85,7 @@ class EquivariancePenalty(Method):
         hurts="Symmetries that do not hold at all; wide layers and large groups cost.",
         cost="Two products of matrices an element of the group, layer and step.",
     )
+    needs = frozenset({"lasting layers"})
     slots = {"prepare": "tap", "after_step": "average"}  # nothing is changed: last, where weights are as they stay
 
     def __init__(
