@@ -100,6 +100,23 @@ def test_learned_is_refused_where_nothing_learns_it(method: Any, match: str) -> 
         Recipe(MixUp(), method(tikhon.Learned(0.5, 0.1, 0.9)))
 
 
+@pytest.mark.parametrize("given", [tikhon.Learned(0.5, 0.1, 0.9), tikhon.linear(0.1, 0.9)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda one: tikhon.DataDiet(keep=one),
+        lambda one: tikhon.DataDiet(skip_hardest=one),
+        lambda one: tikhon.RegularizedMaskTuning(start=one),
+        lambda one: tikhon.RegularizedMaskTuning(threshold=one),
+        lambda one: tikhon.PiSSA(alpha=one),
+        lambda one: tikhon.SORSA(alpha=one),
+    ],
+)
+def test_methods_that_reckon_with_a_number_at_once_refuse_what_changes(method: Any, given: Any) -> None:
+    with pytest.raises(TikhonError, match=r"A number is needed where (Learned|Schedule)\(.*annotated Strength"):
+        method(given)
+
+
 def test_learned_is_taken_where_it_is_a_strength() -> None:
     strength = tikhon.Learned(0.5, 0.1, 0.9)
     recipe = Recipe(tikhon.BANG(0.5, smoothing=strength), Holds(0.5, strength), MixUp())

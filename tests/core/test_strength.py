@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tikhon import L2, TikhonError, cosine, exponential, linear, logistic, stepwise
+from tikhon import L2, Learned, TikhonError, cosine, exponential, linear, logistic, stepwise
 from tikhon.core.strength import Schedule, Strength, checked, resolve
 
 
@@ -95,3 +95,13 @@ def test_checked_returns_numbers_and_schedules() -> None:
     assert checked("x", linear(0, 1), 0.0, 1.0) == Schedule("linear", 0.0, 1.0)
     with pytest.raises(TikhonError, match=r"x must be a finite number in \[0, 1\], not 2"):
         checked("x", linear(0, 2), 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "reckon", [lambda one: one > 0.0, lambda one: one <= 1, lambda one: 2 * one, lambda one: one / 2, math.isfinite]
+)
+def test_what_changes_is_no_number(reckon: Any) -> None:
+    for strength in (linear(0, 1), Learned(0.5, 0.1, 0.9)):
+        with pytest.raises(TikhonError, match="A number is needed where"):
+            reckon(strength)
+        assert strength != 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NoReturn, Protocol
 
 from tikhon.core.errors import TikhonError
 
@@ -28,8 +28,22 @@ class Position(Protocol):
     def learned(self) -> Mapping[Learned, float]: ...
 
 
+class _NoNumber:
+    """What changes in training is no number, and says so where somebody reckons with it."""
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise TikhonError(
+            f"A number is needed where {self!r} was given: only arguments that are annotated Strength can be scheduled "
+            "or Learned. Give a number there, or search for it over whole trainings: tikhon tune."
+        )
+
+    __lt__ = __le__ = __gt__ = __ge__ = __float__ = __neg__ = _refuse
+    __add__ = __sub__ = __mul__ = __truediv__ = __pow__ = _refuse
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rpow__ = _refuse
+
+
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(_NoNumber):
     """A scalar that changes while training goes on, as `linear`, `cosine`, `exponential`, `logistic` or `stepwise` say.
 
     `over` is the interval in which it moves, in units of `by`; before it the value is `start`, after it `stop`.
@@ -68,7 +82,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class Learned(_NoNumber):
     """A strength that follows the validation loss while the network trains: `tk.L2(tk.Learned(1e-4, 1e-6, 1e-1))`.
 
     Use it for penalties that help at once, such as L2 where a network over-fits. Not for strengths whose effect comes
