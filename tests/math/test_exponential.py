@@ -62,6 +62,16 @@ def test_an_outlier_at_the_start_does_not_move_the_forecast() -> None:
     torch.testing.assert_close(forecast(T, spoilt, at, count=2, rounds=3), loss.new_tensor(0.5), rtol=1e-6, atol=0.0)
 
 
+@pytest.mark.parametrize("drop", [0.004 * T, 1e-4 * T**2, 0.2 * torch.sigmoid(0.2 * (T - 50.0))])
+def test_losses_that_fall_in_a_line_or_ever_faster_are_not_carried_on(drop) -> None:
+    loss = 2.0 - drop
+    expected = forecast(T, loss, at=600.0, count=0, rounds=0)
+    assert abs(expected - loss[-1]) < 0.1
+    assert fitted_exponential(T, loss).at(torch.tensor(600.0)) < loss[-1] - 0.15  # where the exponential itself leads
+    bent = series(0.5, 2.0, 1.1 / 59.0)  # falls by a little more than a factor of e
+    assert forecast(T, bent, at=600.0, count=0, rounds=0) == pytest.approx(0.5, abs=1e-4)
+
+
 def test_what_cannot_be_fitted_is_refused() -> None:
     with pytest.raises(TikhonError, match=r"at least three t.*\(2,\) and \(2,\)"):
         fitted_exponential(T[:2], T[:2])

@@ -223,10 +223,10 @@ def test_a_loss_that_is_hopeless_ends_its_candidate(bad) -> None:
 
 
 def test_a_floor_is_known_only_of_losses_that_were_not_negative() -> None:
-    falling = [2.0 - 0.15 * k for k in range(10)]
-    above, below = Trial(100, first=2.0), Trial(100, first=0.0)
+    falling = [3.0 * math.exp(-0.15 * k) - 0.75 for k in range(10)]
+    above, below = Trial(100, first=2.25), Trial(100, first=0.25)
     assert [above.add(loss, None) for loss in falling][-1] >= 0.0
-    assert [below.add(loss - 2.0, None) for loss in falling][-1] < -4.0
+    assert [below.add(loss - 2.0, None) for loss in falling][-1] == pytest.approx(-2.75, abs=1e-4)
     negative = Trial(100, first=-5.0)
     assert [negative.add(loss, None) for loss in (-4.0, 39.0, 41.0)] == [None, None, math.inf]
 

@@ -84,15 +84,20 @@ def _linear_part(powers: Tensor, y: Tensor, least: float, rising: bool) -> tuple
 def forecast(t: Tensor, losses: Tensor, at: float, count: int, rounds: int, floor: float = 0.0) -> Tensor:
     """The loss at a later time by an exponential through a series of losses but its outliers; a scalar.
 
+    An exponential that has not fallen by a factor of e within the series, as of losses that fall in a line or ever
+    faster, leaves its floor to the noise: then what it has reached by the end of the series is all that is expected.
+
     t, losses: (n,), n at least 3, t rising; at: the later time; count, rounds: of `without_outliers`; floor: of
     `fitted_exponential`. Source: Jin et al. 2021, arXiv 2105.10762. The official code fits to the values of its spline,
-    and without a bound, so that losses which fall in a line are expected far below 0.
+    and without a bound; where no exponential is better than a line, its numbers degenerate to the mean of the series.
 
     >>> t = torch.arange(10.0)
     >>> forecast(t, 1.0 + torch.exp(-0.5 * t), at=100.0, count=0, rounds=0)
     tensor(1.)
+    >>> forecast(t, 2.0 - 0.1 * t, at=100.0, count=0, rounds=0) > 1.0
+    tensor(True)
     """
     kept = without_outliers(t, losses, count, rounds)
-    return fitted_exponential(t[kept], losses[kept], floor).at(
-        torch.as_tensor(at, dtype=losses.dtype, device=losses.device)
-    )
+    curve, first, last = fitted_exponential(t[kept], losses[kept], floor), t[kept[0]], t[kept[-1]]
+    later = torch.as_tensor(at, dtype=losses.dtype, device=losses.device)
+    return curve.at(torch.where(curve.rate * (last - first) < 1.0, last.to(losses.dtype), later))

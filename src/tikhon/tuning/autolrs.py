@@ -30,7 +30,8 @@ card = Card(
     r"\hat L(\tau)=a e^{b\tau}+c,\ b<0,\ \text{fitted to the losses of } \tau/10 \text{ steps}",
     claim="Found on the fly, schedules train ResNet-50, Transformer and BERT 1.22 to 1.5 times as fast as published.",
     helps="A training that runs once and whose schedule nobody has tuned.",
-    hurts="Short stages, of which a tenth says little; noisy losses; over-fitting while only training losses are seen.",
+    hurts="Short stages, of which a tenth says little; noisy losses, which low rates calm at once while high ones pay "
+    "late; over-fitting while only training losses are seen.",
     cost="As many steps again as are kept; a copy of what is put back.",
     neutral="",
     kind="tuner",
@@ -81,11 +82,14 @@ class AutoLRS:
     validation loss of the model as it stands, and is asked 16 times a candidate once stages have been `longest`, as in
     the paper; None: training losses to the end.
 
-    Not for short trainings: a tenth of a stage must say something. Cost: as many steps again as are kept; while
+    Not for short trainings: a tenth of a stage must say something. Nor where losses are noisy and progress is slow: a
+    low rate calms the noise at once, what a high one gains later a trial does not see, and rates fall too early. Keep
+    `low` within a factor of 100 of `high`. Cost: as many steps again as are kept; while
     exploring, a wait for the device a step. Reference: Jin et al. 2021, arXiv 2105.10762, Algorithm 1. Otherwise than
     in the official code, the first candidate is the middle of the bounds (there drawn), the least mean of the process
     is taken (there the least forecast), a loss that is not finite or ten times the first ends its candidate, which
-    counts as the worst other (there as 10^6), and no loss is expected below 0 unless some are.
+    counts as the worst other (there as 10^6), no loss is expected below 0 unless some are, and losses that fall in a
+    line, or ever faster, are expected to stay where the trial leaves them (there at their mean).
 
     >>> model = torch.nn.Linear(3, 1)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
