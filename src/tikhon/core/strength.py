@@ -86,7 +86,8 @@ class Learned(_NoNumber):
     """A strength that follows the validation loss while the network trains: `tk.L2(tk.Learned(1e-4, 1e-6, 1e-1))`.
 
     Use it for penalties that help at once, such as L2 where a network over-fits. Not for strengths whose effect comes
-    late, such as ELR's under label noise: seen from one step ahead they only slow the fit, and they fall.
+    late, such as ELR's under label noise: by labels that are wrong in validation too the loss itself asks for less of
+    it, though accuracy asks for more, and by clean ones a look of one step ahead asks for more without end.
 
     initial: where it starts; low: the least that it may become, above 0; high: the most. Needs `recipe.tune`, which
     says from what is learned, and how. One object in several places is one shared strength.
