@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+Sorted = tuple[Tensor, Tensor]
+"""Values from the smallest up, (..., n), and where each was."""
+
 
 def capped_shares(sizes: Tensor, strength: Tensor, k: Tensor, costs: Tensor) -> Tensor:
     """u_j = clip(a_j / t - strength d_j, 0, 1) with t such that sum_j d_j u_j = k; 1 where k has room for all a_j > 0.
@@ -26,8 +29,11 @@ def capped_shares(sizes: Tensor, strength: Tensor, k: Tensor, costs: Tensor) -> 
     total = d.sum(dim=-1, keepdim=True)
 
     with torch.no_grad():  # between which two ends is the sum's graph, a hyperbola from one to the next, equal to k?
-        ends = torch.cat([begin, full], dim=-1)
-        low = _last_reached(begin, full, ends, torch.stack([d, d * sizes, d * delay]), total, k)
+        begins, by_begin = begin.sort(dim=-1)
+        fulls, by_full = full.sort(dim=-1)
+        ends = torch.cat([begins, fulls], dim=-1)
+        parts = torch.stack([d, d * sizes, d * delay])
+        low = _last_reached((begins, by_begin), (fulls, by_full), ends, parts, total, k)
         high = ends.masked_fill(ends <= low, torch.inf).amin(dim=-1, keepdim=True)
         still = (full > low) | (begin < high)
     missing = k - d.masked_fill(full < high, 0.0).sum(dim=-1, keepdim=True)
@@ -40,14 +46,14 @@ def capped_shares(sizes: Tensor, strength: Tensor, k: Tensor, costs: Tensor) -> 
     return u.masked_fill(none, 0.0)
 
 
-def _last_reached(begin: Tensor, full: Tensor, ends: Tensor, parts: Tensor, total: Tensor, k: Tensor) -> Tensor:
+def _last_reached(begin: Sorted, full: Sorted, ends: Tensor, parts: Tensor, total: Tensor, k: Tensor) -> Tensor:
     """The largest end t at which sum_j d_j u_j has reached k, (..., 1).
 
+    ends: both one after the other, each sorted, so that looking them up walks through memory and does not jump about;
     parts: d, d a and strength d^2, (3, ..., n). Sums over growing candidates are differences of sums from the smallest
     end upwards, whose members have small a: nothing large cancels.
     """
-    begins, by_begin = begin.sort(dim=-1)
-    fulls, by_full = full.sort(dim=-1)
+    (begins, by_begin), (fulls, by_full) = begin, full
     waiting = _sums(parts, by_begin).gather(-1, _each(torch.searchsorted(begins, ends, right=True)))
     unfilled = _sums(parts, by_full).gather(-1, _each(torch.searchsorted(fulls, ends)))
     _, rising, offset = unfilled - waiting
