@@ -66,14 +66,24 @@ class PlainStep:
 
 
 class TrainingStep:
-    """One recipe, model and optimizer on one fixed batch: calling it takes an optimizer step."""
+    """One recipe, model and optimizer on one fixed batch: calling it takes an optimizer step.
+
+    samples: how many the training set has, among which the batch's are spread; by default those of the batch.
+    """
 
     def __init__(
-        self, recipe: Recipe, model: nn.Module, inputs: Tensor, target: Tensor, make_optimizer: MakeOptimizer
+        self,
+        recipe: Recipe,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Tensor,
+        make_optimizer: MakeOptimizer,
+        samples: int | None = None,
     ) -> None:
         self._recipe, self._inputs, self._target = recipe, inputs, target
-        self._index = torch.arange(len(target), device=target.device)
-        self._model = recipe.prepare(model, samples=len(target)).train()
+        samples = len(target) if samples is None else samples
+        self._index = torch.arange(len(target), device=target.device) * (samples // len(target))
+        self._model = recipe.prepare(model, samples=samples).train()
         self._optimizer = make_optimizer(self._model.parameters())
         recipe.attach(self._optimizer, steps=1_000_000, epochs=1000)
 
