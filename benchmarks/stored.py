@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from benchmarks.harness import Case
 from tikhon.core.files import write_whole
+from tikhon.studies.arms import source_hash
 
 RESULTS = Path(__file__).parent / "results.json"
 
@@ -33,9 +33,14 @@ def drop_others(path: Path, environment: str, cases: Sequence[Case]) -> None:
     _write(path, [row for row in rows if row["environment"] != environment or (row["case"], row["peer"]) in known])
 
 
+def file_of(case: Case) -> Path:
+    """Where the case is written."""
+    return Path(inspect.getfile(case.pair))
+
+
 def source_of(case: Case) -> str:
-    """A hash of what the case does: a stored row of another one is stale."""
-    return hashlib.sha256(inspect.getsource(case.pair).encode()).hexdigest()[:16]
+    """A hash of the file that holds the case, for what it calls is there too: a row of another source is stale."""
+    return source_hash(file_of(case))
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
