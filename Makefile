@@ -71,6 +71,8 @@ bench: .venv-bench/.ready .venv-vision/.ready
 	.venv-bench/bin/python benchmarks/run.py peers --only "$(ONLY)"
 	.venv-vision/bin/python benchmarks/run.py vision --only "$(ONLY)"
 	.venv-bench/bin/python benchmarks/steps.py --only "$(ONLY)"
+	.venv-bench/bin/python benchmarks/scaling.py --only "$(ONLY)"
+	.venv-bench/bin/python tools/benchmark_table.py
 
 .venv-bench/.ready: pyproject.toml benchmarks/peers.txt
 	$(PYTHON) -m venv .venv-bench

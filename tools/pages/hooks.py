@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from growth import growth_plots
 from mkdocs.structure.files import File, Files
 from pages import entries_table, entry_page, methods_table, papers_table
 
@@ -37,4 +38,6 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     markdown = _METHODS.sub(lambda found: methods_table(found[1]), markdown)
     markdown = _ENTRIES.sub(lambda found: entries_table(map(find, found[1].split(", "))), markdown)
-    return markdown.replace("<!-- papers -->", papers_table()) if "<!-- papers -->" in markdown else markdown
+    for marker, drawn in (("<!-- papers -->", papers_table), ("<!-- scaling plots -->", growth_plots)):
+        markdown = markdown.replace(marker, drawn()) if marker in markdown else markdown
+    return markdown

@@ -1,0 +1,142 @@
+"""Draw docs/benchmarks.md and the README's lines about speed from the stored numbers: the end of `make bench`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import scaling, stored  # noqa: E402
+from tikhon.core.files import write_whole  # noqa: E402
+from tikhon.report.evidence import markdown, with_table  # noqa: E402
+
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+NOTHING = "Nothing is stored yet."
+MOST, TYPICAL = 1.0, 0.8
+"""The targets: no case above the first, half of them at most at the second."""
+SLACK = 0.15
+"""What a fitted power may be above that of the mathematics: logarithms, and memory that no cache holds any more."""
+
+Rows = Sequence[dict[str, Any]]
+
+
+# Beside peers --------------------------------------------------------------------------------------------------------
+
+
+def cases(rows: Rows) -> str:
+    """How the rows stand with the targets, and the table of them, those where ours is slowest first."""
+    if not rows:
+        return NOTHING
+    ordered = sorted(rows, key=lambda row: (-row["ratio"], row["case"], row["peer"]))
+    header = ("case", "peer", "time, 10% to 90%", "memory", "same answer", "note")
+    return "\n\n".join([targets(rows), markdown(header, [_case(row) for row in ordered]), _machines(rows)])
+
+
+def targets(rows: Rows) -> str:
+    """The two targets of time, then memory and answers: a line each."""
+    ratios = [row["ratio"] for row in rows]
+    slower = [f"{row['case']} ({row['peer']})" for row in rows if row["ratio"] > MOST]
+    other = [f"{row['case']} ({row['peer']})" for row in rows if not row["same_answer"]]
+    heavier = sum(row["memory_ratio"] > 1.0 for row in rows)
+    return "\n".join(
+        [
+            f"- Not slower than the peer in any case: {_met(not slower)}; slower in {_named(slower, len(rows))}.",
+            f"- At most {TYPICAL:g} of the peer's time in the median case: {_met(median(ratios) <= TYPICAL)}; "
+            f"it is {median(ratios):.2f}.",
+            f"- Memory: {median(row['memory_ratio'] for row in rows):.2f} of the peer's in the median case, more than "
+            f"the peer's in {heavier} of {len(rows)}.",
+            f"- Another answer than the peer's in {_named(other, len(rows))}.",
+        ]
+    )
+
+
+def summary(rows: Rows) -> str:
+    """For the README."""
+    if not rows:
+        return NOTHING
+    ratios = [row["ratio"] for row in rows]
+    peers = sorted({row["peer"] for row in rows}, key=str.lower)
+    slower = sum(ratio > MOST for ratio in ratios)
+    return (
+        f"In {len(rows)} cases beside {', '.join(peers)} the median case takes {median(ratios):.2f} of the peer's time "
+        f"and {median(row['memory_ratio'] for row in rows):.2f} of its memory; ours is slower in {slower}."
+    )
+
+
+def _case(row: dict[str, Any]) -> tuple[str, ...]:
+    time = f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+    return (
+        row["case"],
+        f"{row['peer']} {row['peer_version']}",
+        f"**{time}**" if row["ratio"] > MOST else time,
+        f"{row['memory_ratio']:.2f}",
+        "yes" if row["same_answer"] else "no",
+        row["note"],
+    )
+
+
+# Against size --------------------------------------------------------------------------------------------------------
+
+
+def growth(rows: Rows) -> str:
+    """Which power of its size each series follows, and which the mathematics asks for."""
+    if not rows:
+        return NOTHING
+    worse = [row["series"] for row in rows if row["exponent"] > row["exponent_expected"] + SLACK]
+    header = (
+        "series",
+        "sizes",
+        "seconds a call",
+        "power",
+        "of the mathematics",
+        "bytes: power",
+        "of the mathematics",
+        "note",
+    )
+    said = f"More than {SLACK:g} above the power of the mathematics: {_named(worse, len(rows))}."
+    return "\n\n".join([said, markdown(header, [_series(row) for row in rows]), _machines(rows)])
+
+
+def _series(row: dict[str, Any]) -> tuple[str, ...]:
+    weighed = row["bytes"] is not None
+    return (
+        row["series"],
+        f"{row['sizes'][0]:,} to {row['sizes'][-1]:,}",
+        f"{row['seconds'][0]:.2g} to {row['seconds'][-1]:.2g}",
+        f"{row['exponent']:.2f}",
+        f"{row['exponent_expected']:g}",
+        f"{row['bytes_exponent']:.2f}" if weighed else "",
+        f"{row['bytes_expected']:g}" if weighed else "",
+        row["note"],
+    )
+
+
+# Words ---------------------------------------------------------------------------------------------------------------
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "**not met**"
+
+
+def _named(some: Sequence[str], of: int) -> str:
+    return f"{len(some)} of {of}" + (f": {'; '.join(sorted(some))}" if some else "")
+
+
+def _machines(rows: Rows) -> str:
+    return "Measured on " + "; ".join(sorted({row["machine"] for row in rows})) + "."
+
+
+def page(text: str, results: Rows, sizes: Rows) -> str:
+    """The text of docs/benchmarks.md with the tables of these rows."""
+    return with_table(with_table(text, "benchmarks", cases(results)), "scaling", growth(sizes))
+
+
+if __name__ == "__main__":
+    found = stored.read()
+    write_whole(page(PAGE.read_text(encoding="utf-8"), found, scaling.read()), PAGE)
+    write_whole(with_table(README.read_text(encoding="utf-8"), "benchmarks", summary(found)), README)
