@@ -15,7 +15,7 @@ from benchmarks import scaling, stored  # noqa: E402
 from tikhon.core.files import write_whole  # noqa: E402
 from tikhon.report.evidence import markdown, with_table  # noqa: E402
 
-README, PAGE = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+README, PAGE, STEPS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "steps.json"
 NOTHING = "Nothing is stored yet."
 MOST, TYPICAL = 1.0, 0.8
 """The targets: no case above the first, half of them at most at the second."""
@@ -80,6 +80,31 @@ def _case(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+# A step of every method ----------------------------------------------------------------------------------------------
+
+
+def steps(found: Rows) -> str:
+    """Time of a step with each method over a plain one, a column a model, in brackets that beyond declared passes."""
+    if not found:
+        return NOTHING
+    columns = [f"{one['model']}, {one['device']}" for one in found]
+    times = [{row["name"]: row for row in one["methods"]} for one in found]
+    names = sorted({name for column in times for name in column})
+    rows = [(name, *(_step(column.get(name)) for column in times)) for name in names]
+    engine = "; ".join(
+        f"{column} {one['overhead_microseconds']:.0f}" for column, one in zip(columns, found, strict=True)
+    )
+    said = f"Microseconds that the engine itself adds to a step: {engine}."
+    return "\n\n".join([said, markdown(("recipe", *columns), rows), _machines(found)])
+
+
+def _step(row: dict[str, Any] | None) -> str:
+    """Empty where the recipe cannot run with the model."""
+    if row is None:
+        return ""
+    return f"{row['ratio']:.2f}" + ("" if row["passes_ratio"] is None else f" ({row['passes_ratio']:.2f})")
+
+
 # Against size --------------------------------------------------------------------------------------------------------
 
 
@@ -131,12 +156,19 @@ def _machines(rows: Rows) -> str:
     return "Measured on " + "; ".join(sorted({row["machine"] for row in rows})) + "."
 
 
-def page(text: str, results: Rows, sizes: Rows) -> str:
-    """The text of docs/benchmarks.md with the tables of these rows."""
-    return with_table(with_table(text, "benchmarks", cases(results)), "scaling", growth(sizes))
+def page(text: str) -> str:
+    """The text of docs/benchmarks.md with the tables of what is stored."""
+    drawn = {"benchmarks": cases(stored.read()), "steps": steps(stored.read(STEPS)), "scaling": growth(scaling.read())}
+    for name, table in drawn.items():
+        text = with_table(text, name, table)
+    return text
+
+
+def front(text: str) -> str:
+    """The text of the README with its sentence."""
+    return with_table(text, "benchmarks", summary(stored.read()))
 
 
 if __name__ == "__main__":
-    found = stored.read()
-    write_whole(page(PAGE.read_text(encoding="utf-8"), found, scaling.read()), PAGE)
-    write_whole(with_table(README.read_text(encoding="utf-8"), "benchmarks", summary(found)), README)
+    write_whole(page(PAGE.read_text(encoding="utf-8")), PAGE)
+    write_whole(front(README.read_text(encoding="utf-8")), README)

@@ -80,10 +80,9 @@ def test_every_series_has_a_row_of_its_source() -> None:
 
 def test_the_page_and_the_readme_are_what_is_stored() -> None:
     drawing = tool()
-    text = drawing.PAGE.read_text(encoding="utf-8")
-    assert text == drawing.page(text, stored.read(), scaling.read()), "run `python tools/benchmark_table.py`"
-    text = drawing.README.read_text(encoding="utf-8")
-    assert text == drawing.with_table(text, "benchmarks", drawing.summary(stored.read()))
+    for path, drawn in ((drawing.PAGE, drawing.page), (drawing.README, drawing.front)):
+        text = path.read_text(encoding="utf-8")
+        assert text == drawn(text), f"{path.name} is not drawn: run `python tools/benchmark_table.py`"
 
 
 # What is drawn of it --------------------------------------------------------------------------------------------------
@@ -133,6 +132,20 @@ def test_the_readme_says_it_in_a_sentence(results) -> None:
     drawing = tool()
     assert "In 2 cases beside torch the median case takes 0.85 of the peer's time" in drawing.summary(results)
     assert drawing.summary([]) == drawing.cases([]) == drawing.growth([]) == drawing.NOTHING
+
+
+def test_steps_are_a_row_a_recipe_and_a_column_a_model() -> None:
+    plain = {"name": "none", "ratio": 1.031, "passes_ratio": 1.031}
+    sam = {"name": "sam", "ratio": 2.2, "passes_ratio": None}
+    rest = {"device": "cpu", "overhead_microseconds": 71.6, "machine": "a machine"}
+    lines = tool().steps(
+        [{"model": "mlp", "methods": [plain, sam], **rest}, {"model": "cnn", "methods": [sam], **rest}]
+    )
+    assert "adds to a step: mlp, cpu 72; cnn, cpu 72." in lines
+    assert "| recipe | mlp, cpu | cnn, cpu |" in lines
+    assert "| none | 1.03 (1.03) |  |" in lines
+    assert "| sam | 2.20 | 2.20 |" in lines
+    assert tool().steps([]) == tool().NOTHING
 
 
 def test_powers_are_fitted_to_the_upper_half_and_judged(tmp_path) -> None:
