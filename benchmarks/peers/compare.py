@@ -1,0 +1,85 @@
+"""The runs of `tikhon compare` beside loops written by hand: what curves, costs and results add to training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import tikhon as tk
+from benchmarks.harness import Pair, case
+from tikhon.core.fit import batches
+from tikhon.data import Split, build_model, load_task
+from tikhon.studies.experiment import accuracy, cell, run_cell
+
+TASK = {"source": "digits", "label_noise": 0.4}
+EPOCHS = 60
+
+
+def compared(arm: str) -> Tensor:
+    """Accuracy on all splits, as `compare` has it."""
+    found = run_cell(cell(task=TASK, model="mlp", arm=arm, seed=0, epochs=EPOCHS), lambda share: None)
+    return torch.tensor([found["train_metric"], found["validation_metric"], found["metric"]])
+
+
+@case("an arm of compare, no method, 60 epochs of digits", peer="torch", note="The peer is a bare loop.")
+def plain() -> Pair:
+    return Pair(lambda: compared("none"), lambda: by_hand(keep_best=False))
+
+
+@case("an arm of compare, early stopping, 60 epochs of digits", peer="torch", note="The peer is a bare loop.")
+def stopped() -> Pair:
+    return Pair(lambda: compared("early_stopping"), lambda: by_hand(keep_best=True))
+
+
+@case(
+    "an arm of compare, ELR, 60 epochs of digits",
+    peer="torch",
+    note="The peer is a bare loop with tk.Recipe(tk.ELR()).",
+)
+def remembered() -> Pair:
+    return Pair(lambda: compared("elr"), with_recipe)
+
+
+def by_hand(keep_best: bool) -> Tensor:
+    """Plain torch; early stopping looks at the validation split after every epoch, as the arm does."""
+    task = load_task(**TASK, seed=0)
+    model = build_model("mlp", task, seed=0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    best, weights = -math.inf, model.state_dict()
+    for epoch in range(EPOCHS):
+        model.train()
+        for _, inputs, target in batches(task.train.inputs, task.train.target, 128, 0, epoch):
+            optimizer.zero_grad()
+            F.cross_entropy(model(inputs), target).backward()
+            optimizer.step()
+        if keep_best and (score := accuracy_of(model, task.validation)) > best:
+            best, weights = score, {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(weights)
+    return torch.tensor([accuracy_of(model, split) for split in (task.train, task.validation, task.test)])
+
+
+def with_recipe() -> Tensor:
+    """As the README shows it."""
+    task = load_task(**TASK, seed=0)
+    recipe = tk.Recipe(tk.ELR())
+    model = recipe.prepare(build_model("mlp", task, seed=0), samples=len(task.train))
+    optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    recipe.attach(optimizer, epochs=EPOCHS)
+    for epoch in range(EPOCHS):
+        for index, inputs, target in batches(task.train.inputs, task.train.target, 128, 0, epoch):
+            optimizer.zero_grad()
+            recipe.loss(inputs, target, index=index).backward()
+            optimizer.step()
+        recipe.end_epoch()
+    model = recipe.export()
+    return torch.tensor([accuracy_of(model, split) for split in (task.train, task.validation, task.test)])
+
+
+def accuracy_of(model: nn.Module, split: Split) -> float:
+    model.eval()
+    with torch.no_grad():
+        return accuracy(model(split.inputs), split.target)
