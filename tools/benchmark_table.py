@@ -113,30 +113,18 @@ def growth(rows: Rows) -> str:
     if not rows:
         return NOTHING
     worse = [row["series"] for row in rows if row["exponent"] > row["exponent_expected"] + SLACK]
-    header = (
-        "series",
-        "sizes",
-        "seconds a call",
-        "power",
-        "of the mathematics",
-        "bytes: power",
-        "of the mathematics",
-        "note",
-    )
+    header = ("series", "sizes", "seconds a call", "power (mathematics)", "of bytes", "note")
     said = f"More than {SLACK:g} above the power of the mathematics: {_named(worse, len(rows))}."
     return "\n\n".join([said, markdown(header, [_series(row) for row in rows]), _machines(rows)])
 
 
 def _series(row: dict[str, Any]) -> tuple[str, ...]:
-    weighed = row["bytes"] is not None
     return (
         row["series"],
         f"{row['sizes'][0]:,} to {row['sizes'][-1]:,}",
         f"{row['seconds'][0]:.2g} to {row['seconds'][-1]:.2g}",
-        f"{row['exponent']:.2f}",
-        f"{row['exponent_expected']:g}",
-        f"{row['bytes_exponent']:.2f}" if weighed else "",
-        f"{row['bytes_expected']:g}" if weighed else "",
+        f"{row['exponent']:.2f} ({row['exponent_expected']:g})",
+        "" if row["bytes"] is None else f"{row['bytes_exponent']:.2f} ({row['bytes_expected']:g})",
         row["note"],
     )
 

@@ -166,7 +166,7 @@ def test_powers_are_fitted_to_the_upper_half_and_judged(tmp_path) -> None:
     path.write_text(json.dumps([row]), encoding="utf-8")
     drawn = tool().growth(scaling.read(path))
     assert "above the power of the mathematics: 1 of 1: squares." in drawn
-    assert "| squares | 1 to 1,000 | 5 to 1e+04 | 2.00 | 1 |  |  |  |" in drawn
+    assert "| squares | 1 to 1,000 | 5 to 1e+04 | 2.00 (1) |  |  |" in drawn
     assert "0 of 1." in tool().growth([{**row, "exponent_expected": 2.0}])
 
 

@@ -33,6 +33,8 @@ def _plot(row: dict[str, Any]) -> Plot:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.minorticks_off()
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_title(row["series"], loc="left")
         axes.set_xlabel(row["axis"])
         axes.set_ylabel("seconds a call")
