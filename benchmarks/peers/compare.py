@@ -25,12 +25,20 @@ def compared(arm: str) -> Tensor:
     return torch.tensor([found["train_metric"], found["validation_metric"], found["metric"]])
 
 
-@case("an arm of compare, no method, 60 epochs of digits", peer="torch", note="The peer is a bare loop.")
+@case(
+    "an arm of compare, no method, 60 epochs of digits",
+    peer="torch",
+    note="The peer is a bare loop: 1.05 is the target.",
+)
 def plain() -> Pair:
     return Pair(lambda: compared("none"), lambda: by_hand(keep_best=False))
 
 
-@case("an arm of compare, early stopping, 60 epochs of digits", peer="torch", note="The peer is a bare loop.")
+@case(
+    "an arm of compare, early stopping, 60 epochs of digits",
+    peer="torch",
+    note="The peer is a bare loop: 1.05 is the target.",
+)
 def stopped() -> Pair:
     return Pair(lambda: compared("early_stopping"), lambda: by_hand(keep_best=True))
 
@@ -38,7 +46,7 @@ def stopped() -> Pair:
 @case(
     "an arm of compare, ELR, 60 epochs of digits",
     peer="torch",
-    note="The peer is a bare loop with tk.Recipe(tk.ELR()).",
+    note="The peer is a bare loop with tk.Recipe(tk.ELR()): 1.05 is the target.",
 )
 def remembered() -> Pair:
     return Pair(lambda: compared("elr"), with_recipe)
