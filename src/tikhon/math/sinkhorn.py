@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,7 @@ def checked_problem(cost: Tensor, a: Tensor | None = None, b: Tensor | None = No
         if not bool((one.isfinite() & (one > 0)).all()):
             raise TikhonError(f"{name} must be positive and finite: leave out the rows and columns without mass.")
         marginals.append(one)
-    if not bool(cost.isfinite().all()):
+    if not all(map(math.isfinite, _ends(cost))):
         raise TikhonError("The cost matrix must be finite; give a forbidden pair a large cost.")
     masses = [float(one.detach().sum()) for one in marginals]
     if abs(masses[0] - masses[1]) > 100.0 * torch.finfo(cost.dtype).eps * max(masses):
@@ -68,15 +69,22 @@ def checked_problem(cost: Tensor, a: Tensor | None = None, b: Tensor | None = No
     return cost, marginals[0], marginals[1]
 
 
+def _ends(values: Tensor) -> tuple[float, float]:
+    """The smallest and the largest; NaN where one is."""
+    low, high = values.detach().aminmax()
+    return float(low), float(high)
+
+
 def default_tolerance(cost: Tensor, epsilon: float) -> float:
     """1e-9, or what rounding allows, up to 1e-3: the potentials, as large as the costs, are divided by epsilon."""
-    scale = 1.0 + float(cost.detach().abs().max()) / epsilon
+    scale = 1.0 + max(map(abs, _ends(cost))) / epsilon
     return min(1e-3, max(1e-9, 8.0 * torch.finfo(cost.dtype).eps * scale))
 
 
 def plan_of(cost: Tensor, potentials: Potentials, epsilon: float | Tensor) -> Tensor:
     """P_ij = exp((f_i + g_j - C_ij) / epsilon): cost (n, m), potentials (n,) and (m,) -> (n, m)."""
-    return ((potentials[0][:, None] + potentials[1] - cost) / epsilon).exp()
+    # in place: at a thousand points, fresh memory for every operation takes longer than the arithmetic
+    return (potentials[0][:, None] - cost).add_(potentials[1]).div_(epsilon).exp_()
 
 
 def marginal_error(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -96,8 +104,12 @@ def dual_value(cost: Tensor, a: Tensor, b: Tensor, potentials: Potentials, epsil
     own derivative is not the second derivative of the optimum. Returns a scalar. Source: Peyre, Cuturi 2019,
     arXiv 1803.00567, section 4.4.
     """
-    f, g = potentials[0].detach(), potentials[1].detach()
-    return a @ f + b @ g + epsilon * (a.sum() - plan_of(cost, (f, g), epsilon).sum())
+    held = (potentials[0].detach(), potentials[1].detach())
+    return _dual(a, b, held, plan_of(cost, held, epsilon), epsilon)
+
+
+def _dual(a: Tensor, b: Tensor, potentials: Potentials, plan: Tensor, epsilon: float | Tensor) -> Tensor:
+    return a @ potentials[0] + b @ potentials[1] + epsilon * (a.sum() - plan.sum())
 
 
 class _Implicit(torch.autograd.Function):
@@ -150,8 +162,14 @@ def implicit_potentials(cost: Tensor, a: Tensor, b: Tensor, potentials: Potentia
 
 def sinkhorn_step(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, epsilon: float | Tensor) -> Potentials:
     """One iteration: g fits the columns to f, then f fits the rows to g. The new potentials, (n,) and (m,)."""
-    g = epsilon * (b.log() - torch.logsumexp((f[:, None] - cost) / epsilon, dim=0))
-    return epsilon * (a.log() - torch.logsumexp((g - cost) / epsilon, dim=1)), g
+    g = epsilon * (b.log() - _logsumexp((f[:, None] - cost).div_(epsilon), dim=0))
+    return epsilon * (a.log() - _logsumexp((g - cost).div_(epsilon), dim=1)), g
+
+
+def _logsumexp(x: Tensor, dim: int) -> Tensor:
+    """`torch.logsumexp` of finite numbers that are not needed any more: x is written over."""
+    peak = x.detach().amax(dim, keepdim=True)
+    return x.sub_(peak).exp_().sum(dim).log() + peak.squeeze(dim)
 
 
 def entropic_cost(cost: Tensor, a: Tensor, b: Tensor, epsilon: float | Tensor, iterations: int = 100) -> Tensor:
@@ -167,9 +185,21 @@ def entropic_cost(cost: Tensor, a: Tensor, b: Tensor, epsilon: float | Tensor, i
     """
     with torch.no_grad():
         potentials = (torch.zeros_like(a), torch.zeros_like(b))
-        for _ in range(iterations):
-            potentials = sinkhorn_step(cost, a, b, potentials[0], epsilon)
+        for done in range(iterations):
+            if not done:
+                potentials = sinkhorn_step(cost, a, b, potentials[0], epsilon)
+                continue
+            # products with the plan say the same as exponentials of their own: its rows are met and of its columns the
+            # share min a at least, so that no sum vanishes, however small epsilon is
+            plan = plan_of(cost, potentials, epsilon)
+            v = b / plan.sum(0)
+            potentials = _absorbed(potentials, a / (plan @ v), v, epsilon)
     return dual_value(cost, a, b, potentials, epsilon)
+
+
+def _absorbed(potentials: Potentials, u: Tensor, v: Tensor, epsilon: float | Tensor) -> Potentials:
+    """The potentials of diag(u) P diag(v)."""
+    return potentials[0] + epsilon * u.log(), potentials[1] + epsilon * v.log()
 
 
 def sinkhorn(
@@ -194,17 +224,38 @@ def sinkhorn(
     cost, a, b = checked_problem(cost, a, b)
     checked_solver(epsilon, tolerance, iterations)
     goal = default_tolerance(cost, epsilon) if tolerance is None else tolerance
-    done = 0
     with torch.no_grad():
-        f, g = sinkhorn_step(cost, a, b, torch.zeros_like(a), epsilon)
-        for done in range(1, iterations + 1):
-            # after an iteration the rows are exact, and what the next needs of the columns says how far off they are
-            columns = torch.logsumexp((f[:, None] - cost) / epsilon, dim=0)
-            if done == iterations or float(((columns + g / epsilon).exp() - b).abs().sum()) <= goal:
-                break
-            g = epsilon * (b.log() - columns)
-            f = epsilon * (a.log() - torch.logsumexp((g - cost) / epsilon, dim=1))
-    return transport(cost, a, b, (f, g), epsilon, goal, done)
+        potentials, done = _fitted(cost, a, b, epsilon, goal, iterations)
+    return transport(cost, a, b, potentials, epsilon, goal, done)
+
+
+def _fitted(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: float, tolerance: float, iterations: int
+) -> tuple[Potentials, int]:
+    """Potentials whose plan meets the marginals, and after how many iterations.
+
+    Each fits two factors of a plan that is kept as long as they are moderate, and then made again with the factors in
+    its potentials (Schmitzer 2019, arXiv 1610.06519): the iterations of the log domain without its exponentials.
+    """
+    # what underflows in the plan stays below the rounding of its sums as long as no factor is larger or its inverse
+    most = torch.finfo(cost.dtype).tiny ** -0.25
+    potentials, done = (torch.zeros_like(a), torch.zeros_like(b)), 0
+    if max(map(abs, _ends(cost))) > epsilon * math.log(most):
+        potentials, done = sinkhorn_step(cost, a, b, potentials[0], epsilon), 1
+    while True:
+        plan = plan_of(cost, potentials, epsilon)
+        u, v = torch.ones_like(a), torch.ones_like(b)
+        smallest = largest = 1.0
+        while smallest >= 1.0 / most and largest <= most:
+            # after an iteration the rows are exact, and the columns say how far off they are
+            columns = u @ plan
+            if done and (done == iterations or float((columns * v - b).abs().sum()) <= tolerance):
+                return _absorbed(potentials, u, v, epsilon), done
+            v = b / columns
+            u = a / (plan @ v)
+            smallest, largest = _ends(torch.cat((u, v)))
+            done += 1
+        potentials = _absorbed(potentials, u, v, epsilon)
 
 
 def checked_solver(epsilon: float, tolerance: float | None, iterations: int) -> None:
@@ -228,10 +279,13 @@ def transport(
     products: int = 0,
 ) -> Transport:
     """The result that belongs to these potentials of the entropic problem."""
-    value = dual_value(cost, a, b, potentials, epsilon)
-    with torch.no_grad():
-        plan = plan_of(cost, potentials, epsilon)
-        error = float(marginal_error(plan, a, b))
-    potentials = implicit_potentials(cost, a, b, potentials, plan / epsilon)
+    potentials = (potentials[0].detach(), potentials[1].detach())
     plan = plan_of(cost, potentials, epsilon)
-    return Transport(plan, potentials, value, (plan * cost).sum(), error, iterations, error <= tolerance, products)
+    value = _dual(a, b, potentials, plan, epsilon)
+    with torch.no_grad():
+        error = float(marginal_error(plan, a, b))
+    if torch.is_grad_enabled() and any(one.requires_grad for one in (cost, a, b)):
+        potentials = implicit_potentials(cost, a, b, potentials, plan.detach() / epsilon)
+        plan = plan_of(cost, potentials, epsilon)
+    paid = torch.linalg.vecdot(plan, cost).sum()
+    return Transport(plan, potentials, value, paid, error, iterations, error <= tolerance, products)

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 import tikhon
 from tikhon import TikhonError
-from tikhon.math.sinkhorn import entropic_cost, sinkhorn
+from tikhon.math.sinkhorn import dual_value, entropic_cost, plan_of, sinkhorn, sinkhorn_step
 from tikhon.solvers.transport.sinkhorn_newton_sparse import newton_direction, sinkhorn_newton_sparse, sparsified
 
 
@@ -88,6 +88,24 @@ def test_float32_holds_where_scalings_underflow() -> None:
         assert single.plan.dtype == torch.float32
         torch.testing.assert_close(single.value.double(), exact.value, rtol=1e-5, atol=0.0)
         torch.testing.assert_close(single.plan.double(), exact.plan, rtol=0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 60])
+def test_products_follow_the_log_domain_where_factors_are_rescaled_again_and_again(iterations) -> None:
+    cost = 20.0 * points(40)
+    even = torch.full((40,), 1 / 40, dtype=torch.float64)
+    for epsilon in (0.001, 10.0):  # far beyond what float32 holds, and within it from the start
+        f = torch.zeros(40, dtype=torch.float64)
+        for _ in range(iterations):
+            f, g = sinkhorn_step(cost, even, even, f, epsilon)
+        plan = plan_of(cost, (f, g), epsilon)
+        value = float(dual_value(cost, even, even, (f, g), epsilon))
+        for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-2)):
+            found = sinkhorn(cost.to(dtype), epsilon=epsilon, tolerance=1e-300, iterations=iterations)
+            assert found.iterations == iterations
+            assert float((found.plan - plan).abs().sum()) < tolerance
+            loss = entropic_cost(cost.to(dtype), even.to(dtype), even.to(dtype), epsilon, iterations)
+            assert float(loss) == pytest.approx(value, rel=1e-3 * tolerance)
 
 
 def test_the_step_is_newtons_when_nothing_is_left_out() -> None:
