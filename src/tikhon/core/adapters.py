@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from tikhon.core.errors import TikhonError
@@ -32,12 +33,20 @@ class Adapter(nn.Module):
 
     def factors(self, leaf: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """A (r, in), B (out, r) and s (r,) or None, as views of the leaf."""
-        a, b = leaf[:, : self.columns], leaf[:, self.columns : self.columns + self.rows].T
-        return a, b, leaf[:, -1] if self.scaled else None
+        a, b, *s = leaf.split([self.columns, self.rows, *[1] * self.scaled], dim=1)
+        return a, b.T, s[0][:, 0] if s else None
 
     def forward(self, leaf: Tensor) -> Tensor:
         a, b, s = self.factors(leaf)
         return (self.residual + self.scale * ((b if s is None else b * s) @ a)).reshape(self.shape)
+
+    def linear(self, leaf: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's output (..., out) for inputs (..., in), without the weight; the same to rounding."""
+        a, b, s = self.factors(leaf)
+        rows = x.reshape(-1, self.columns)
+        inner = F.linear(rows, a) if s is None else F.linear(rows, a) * s
+        outputs = torch.addmm(F.linear(rows, self.residual, bias), inner, b.T, alpha=self.scale)
+        return outputs.reshape(*x.shape[:-1], self.rows)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         # Asked for once, with the weight that the factors were made from.
@@ -51,10 +60,19 @@ def adapter_of(chosen: Selected) -> Adapter:
     return adapter
 
 
+def _low_rank_linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """x W^T + bias through the factors: the gradient of a weight that is frozen but for them is never needed."""
+    adapter, leaf = layer.parametrizations.weight[0], layer.parametrizations.weight.original  # type: ignore[union-attr, index]
+    return adapter.linear(leaf, x, layer.bias)  # type: ignore[no-any-return, operator, union-attr]
+
+
 def adapt(chosen: Sequence[tuple[Selected, Adapter]], model: nn.Module, freeze: bool) -> list[nn.Parameter]:
     """Put the adapters in and, with `freeze`, let nothing else train; returns what was frozen."""
     for one, adapter in chosen:
         parametrize.register_parametrization(one.module, one.attribute, adapter)
+        if isinstance(one.module, nn.Linear):
+            # of the class that register_parametrization made for this module alone, and takes away when it is merged
+            type(one.module).forward = _low_rank_linear  # type: ignore[method-assign]
     kept = [one.module.get_parameter(f"parametrizations.{one.attribute}.original") for one, _ in chosen]
     return freeze_others(model, kept) if freeze else []
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 import tikhon
 from tikhon import TikhonError
+from tikhon.core.adapters import Adapter
 from tikhon.methods.lowrank.pissa import difference_lora, pissa_factors
 from tikhon.methods.lowrank.sorsa import nonorthonormality, sorsa_factors
 
@@ -60,6 +63,24 @@ def test_nothing_changes_at_the_start(method) -> None:
     torch.testing.assert_close(model(INPUTS), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", [tikhon.PiSSA(3, alpha=6.0), tikhon.SORSA(3)])
+@pytest.mark.parametrize("shape", [(7,), (4, 7), (2, 3, 7)])
+def test_a_layer_computes_with_its_factors_what_it_would_with_its_weight(method, shape, monkeypatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(7, 5)).double()
+    tikhon.Recipe(method).prepare(model)
+    layer, x = copy.deepcopy(model)[0], drawn(*shape).requires_grad_()
+    leaf = layer.parametrizations.weight.original
+    with torch.no_grad():
+        leaf.add_(drawn(*leaf.shape))
+    expected = nn.functional.linear(x, layer.weight, layer.bias)
+    gradients = torch.autograd.grad(expected.square().sum(), (leaf, x))
+    monkeypatch.setattr(Adapter, "forward", None)  # the weight itself is never made
+    found = layer(x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), (leaf, x)), gradients)
+
+
 @pytest.mark.parametrize("kind", [tikhon.PiSSA, tikhon.SORSA])
 def test_only_factors_train_and_export_merges(kind) -> None:
     before = network().state_dict()
@@ -68,6 +89,7 @@ def test_only_factors_train_and_export_merges(kind) -> None:
     model.eval()
     outputs = model(INPUTS)
     exported = recipe.export()
+    assert type(exported[3]) is nn.Linear
     torch.testing.assert_close(exported(INPUTS), outputs, rtol=1e-12, atol=1e-12)
     after = exported.state_dict()
     assert set(after) == set(before)
