@@ -86,14 +86,25 @@ def max_omega(v: Tensor, b: Tensor, gamma: float, k: int | None = None) -> Tenso
 
 
 Problem = tuple[Tensor, Tensor, Tensor, float]
-"""Cost matrix, marginals and gamma."""
+"""Cost matrix, with columns in one piece of memory, marginals and gamma."""
+
+
+def _full_columns(v: Tensor, b: Tensor, gamma: float) -> Tensor:
+    """`sparse_columns` without k and without its sort: Newton's method for the thresholds, which rise to their end."""
+    tau, before = v.amax(0) - gamma * b, -1  # not above it: the largest entry alone makes up the sum there
+    while True:
+        above = (v - tau).clamp_min_(0.0)
+        inside = (above > 0).sum(0)
+        if before == (before := int(inside.sum())):
+            return above.div_(gamma)
+        tau = tau + (above.sum(0) - gamma * b) / inside
 
 
 def _semi_dual(problem: Problem, f: Tensor, k: int | None) -> tuple[float, Tensor]:
     """<a, f> - sum_j b_j max_omega(f - c_j, b_j), at most the optimum, and the plan of f; a - T 1 is its gradient."""
     cost, a, b, gamma = problem
-    v = f[:, None] - cost
-    plan = sparse_columns(v, b, gamma, k)
+    v = (f - cost.T).T  # columns in one piece of memory, as the costs are
+    plan = _full_columns(v, b, gamma) if k is None else sparse_columns(v, b, gamma, k)
     return float(a @ f - (v * plan).sum() + 0.5 * gamma * plan.square().sum()), plan
 
 
@@ -137,6 +148,7 @@ def sparse_ot(
     with torch.no_grad():
         c, rows, columns = (one.detach().double().cpu() for one in (cost, a, b))
         rows = rows * (columns.sum() / rows.sum())  # masses that differ by rounding let the dual rise without end
+        c = c.T.contiguous().T
         problem = (c, rows, columns, gamma)
         f, done = _climbed(problem, torch.zeros(n, dtype=torch.float64), None, tolerance, iterations)
         if k is not None:  # from the top of a function below: no lower than that, and past most of the ties
