@@ -533,6 +533,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "data_diet.hardest": Function(lambda d: (d.normal(8), 0.5, 0.25), differentiable=False),
     "decorrelation.barlow_twins": Function(lambda d: (d.normal(5, 3), d.normal(5, 3))),
     "decorrelation.standardised": Function(lambda d: (d.normal(5, 3), 1)),
+    "dependence.distance_covariance": Function(lambda d: (d.normal(6, 3), d.normal(6, 2))),
     "difficulty.el1n": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
     "difficulty.el2n": Function(lambda d: (d.probabilities(5, 3), d.labels(5, 3))),
     "difficulty.grand": Function(lambda d: (Scores(d), d.normal(5, 4), d.labels(5, 3))),

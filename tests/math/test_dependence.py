@@ -1,0 +1,59 @@
+"""Distance covariance against its definition, in both versions, and what it is zero for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tikhon import TikhonError
+from tikhon.math.dependence import distance_covariance
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def by_definition(x, y, unbiased):
+    n = len(x)
+    matrices = []
+    for points in (x.reshape(n, -1), y.reshape(n, -1)):
+        far = torch.tensor([[float((p - q).square().sum().sqrt()) for q in points] for p in points]).double()
+        rows, total = far.sum(1), far.sum()
+        if unbiased:
+            centred = far - (rows[:, None] + rows) / (n - 2) + total / ((n - 1) * (n - 2))
+            matrices.append(centred.fill_diagonal_(0.0))
+        else:
+            matrices.append(far - (rows[:, None] + rows) / n + total / n**2)
+    return float((matrices[0] * matrices[1]).sum()) / (n * (n - 3) if unbiased else n * n)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+@pytest.mark.parametrize("shapes", [((9,), (9,)), ((9, 3), (9,)), ((9, 2), (9, 5)), ((9, 1), (9, 1))])
+def test_it_is_its_definition(shapes, unbiased) -> None:
+    x, y = drawn(*shapes[0]), drawn(*shapes[1], seed=1)
+    found = float(distance_covariance(x, y, unbiased))
+    assert found == pytest.approx(by_definition(x, y, unbiased), rel=1e-6, abs=1e-8)
+
+
+def test_it_sees_what_correlation_does_not_and_nothing_where_nothing_is() -> None:
+    x = torch.linspace(-1.0, 1.0, 201, dtype=torch.float64)
+    assert float(torch.corrcoef(torch.stack([x, x.square()]))[0, 1]) == pytest.approx(0.0, abs=1e-12)
+    assert float(distance_covariance(x, x.square())) > 0.005
+    means = torch.stack([distance_covariance(drawn(30, seed=i), drawn(30, seed=1000 + i), True) for i in range(300)])
+    assert abs(float(means.mean())) < 3.0 * float(means.std()) / 300**0.5
+    biased = torch.stack([distance_covariance(drawn(30, seed=i), drawn(30, seed=1000 + i)) for i in range(300)])
+    assert float(biased.mean()) > 10.0 * float(means.std()) / 300**0.5
+
+
+def test_points_that_are_equal_have_a_gradient() -> None:
+    x = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 2.0], [3.0, 1.0]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(distance_covariance(x, torch.tensor([0.0, 1.0, 1.0, 3.0])), x)
+    assert bool(gradient.isfinite().all())
+    assert float(gradient.abs().sum()) > 0.0
+
+
+def test_what_is_no_pair_or_too_few_is_refused() -> None:
+    with pytest.raises(TikhonError, match="pairs"):
+        distance_covariance(torch.zeros(3), torch.zeros(4))
+    with pytest.raises(TikhonError, match="four samples"):
+        distance_covariance(torch.zeros(3), torch.zeros(3), unbiased=True)
