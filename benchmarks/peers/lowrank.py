@@ -94,10 +94,10 @@ def step_of(make: Callable[[], nn.Module], inputs: Tensor, start: str | bool) ->
     return Pair(ours, theirs, tolerance=1e-4)
 
 
-@case("PiSSA, set up of a layer, 1024 x 1024, rank 16", peer="peft")
-def start() -> Pair:
-    """Both by a singular value decomposition; the product of the factors is compared."""
+def set_up(start: str) -> Pair:
+    """One layer of 1,024 x 1,024, and the product of the factors that it begins with."""
     plain = nn.Sequential(nn.Linear(1024, 1024))
+    weight = plain[0].weight.detach()
 
     def ours() -> Tensor:
         _, model = adapted_by_us(copy.deepcopy(plain))
@@ -106,10 +106,25 @@ def start() -> Pair:
         return b @ a
 
     def theirs() -> Tensor:
-        layer = adapted_by_peft(copy.deepcopy(plain), "pissa").base_model.model[0]
+        layer = adapted_by_peft(copy.deepcopy(plain), start).base_model.model[0]
         return layer.lora_B["default"].weight @ layer.lora_A["default"].weight
 
-    return Pair(ours, theirs, tolerance=1e-4)
+    def same() -> bool:
+        """Ours leaves no more of the weight than the peer's, which is the definition of the best product."""
+        left = [float((weight - one.detach()).norm()) for one in (ours(), theirs())]
+        return left[0] <= left[1] * (1.0 + 1e-5)
+
+    return Pair(ours, theirs, same=same)
+
+
+@case("PiSSA, set up of a layer, 1024 x 1024, rank 16", peer="peft")
+def exact_start() -> Pair:
+    return set_up("pissa")
+
+
+@case("PiSSA, set up beside a randomised one, 1024 x 1024, rank 16", peer="peft", note="pissa_niter_4, approximate")
+def randomised_start() -> Pair:
+    return set_up("pissa_niter_4")
 
 
 @case("PiSSA, a training step, perceptron 1024-1024-1024-10, batch 128", peer="peft")

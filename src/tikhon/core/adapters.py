@@ -62,15 +62,19 @@ def adapter_of(chosen: Selected) -> Adapter:
 
 def _low_rank_linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """x W^T + bias through the factors: the gradient of a weight that is frozen but for them is never needed."""
-    adapter, leaf = layer.parametrizations.weight[0], layer.parametrizations.weight.original  # type: ignore[union-attr, index]
-    return adapter.linear(leaf, x, layer.bias)  # type: ignore[no-any-return, operator, union-attr]
+    chain = layer.get_submodule("parametrizations.weight")
+    assert isinstance(chain, parametrize.ParametrizationList)
+    adapter = chain[0]
+    if len(chain) > 1 or not isinstance(adapter, Adapter):  # somebody has changed the weight since
+        return nn.Linear.forward(layer, x)
+    return adapter.linear(chain.original, x, layer.bias)
 
 
 def adapt(chosen: Sequence[tuple[Selected, Adapter]], model: nn.Module, freeze: bool) -> list[nn.Parameter]:
     """Put the adapters in and, with `freeze`, let nothing else train; returns what was frozen."""
     for one, adapter in chosen:
         parametrize.register_parametrization(one.module, one.attribute, adapter)
-        if isinstance(one.module, nn.Linear):
+        if type(one.module).forward is nn.Linear.forward:
             # of the class that register_parametrization made for this module alone, and takes away when it is merged
             type(one.module).forward = _low_rank_linear  # type: ignore[method-assign]
     kept = [one.module.get_parameter(f"parametrizations.{one.attribute}.original") for one, _ in chosen]

@@ -40,7 +40,7 @@ def distance_covariance(x: Tensor, y: Tensor, unbiased: bool = False) -> Tensor:
 
 
 def _distances(x: Tensor) -> Tensor:
-    """(n, n), in at least float32. Of differences, since those of squares are lost in rounding where points are near."""
+    """(n, n), in at least float32, by differences: from squares, those of near points are lost in rounding."""
     points = at_least_float32(x if x.ndim == 2 else x[:, None])
     if points.shape[1] == 1:
         return (points - points.T).abs()

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 import tikhon
 from tikhon import TikhonError
@@ -79,6 +80,19 @@ def test_a_layer_computes_with_its_factors_what_it_would_with_its_weight(method,
     found = layer(x)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(found.square().sum(), (leaf, x)), gradients)
+
+
+def test_a_weight_that_somebody_else_changes_too_is_used_as_it_is() -> None:
+    class Doubled(nn.Module):
+        def forward(self, weight):
+            return 2.0 * weight
+
+    model = nn.Sequential(nn.Linear(7, 5, bias=False)).double()
+    tikhon.Recipe(tikhon.PiSSA(3)).prepare(model)
+    x = drawn(4, 7)
+    expected = 2.0 * model(x)
+    parametrize.register_parametrization(model[0], "weight", Doubled())
+    torch.testing.assert_close(model(x), expected)
 
 
 @pytest.mark.parametrize("kind", [tikhon.PiSSA, tikhon.SORSA])
