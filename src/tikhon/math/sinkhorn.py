@@ -82,9 +82,11 @@ def default_tolerance(cost: Tensor, epsilon: float) -> float:
 
 
 def plan_of(cost: Tensor, potentials: Potentials, epsilon: float | Tensor) -> Tensor:
-    """P_ij = exp((f_i + g_j - C_ij) / epsilon): cost (n, m), potentials (n,) and (m,) -> (n, m)."""
+    """P_ij = exp((f_i + g_j - C_ij) / epsilon), at least 1e-34: cost (n, m), potentials (n,) and (m,) -> (n, m)."""
     # in place: at a thousand points, fresh memory for every operation takes longer than the arithmetic
-    return (potentials[0][:, None] - cost).add_(potentials[1]).div_(epsilon).exp_()
+    exponents = (potentials[0][:, None] - cost).add_(potentials[1]).div_(epsilon)
+    # with results below the smallest normal number an exponential takes thirty times longer, a product three times
+    return exponents.clamp_min_(0.9 * math.log(torch.finfo(cost.dtype).tiny)).exp_()
 
 
 def marginal_error(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -237,7 +239,7 @@ def _fitted(
     Each fits two factors of a plan that is kept as long as they are moderate, and then made again with the factors in
     its potentials (Schmitzer 2019, arXiv 1610.06519): the iterations of the log domain without its exponentials.
     """
-    # what underflows in the plan stays below the rounding of its sums as long as no factor is larger or its inverse
+    # what is too small for the plan stays below the rounding of its sums as long as no factor is larger or its inverse
     most = torch.finfo(cost.dtype).tiny ** -0.25
     potentials, done = (torch.zeros_like(a), torch.zeros_like(b)), 0
     if max(map(abs, _ends(cost))) > epsilon * math.log(most):
