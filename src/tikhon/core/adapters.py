@@ -76,7 +76,7 @@ def adapt(chosen: Sequence[tuple[Selected, Adapter]], model: nn.Module, freeze: 
         parametrize.register_parametrization(one.module, one.attribute, adapter)
         if type(one.module).forward is nn.Linear.forward:
             # of the class that register_parametrization made for this module alone, and takes away when it is merged
-            type(one.module).forward = _low_rank_linear  # type: ignore[method-assign]
+            type(one.module).forward = _low_rank_linear
     kept = [one.module.get_parameter(f"parametrizations.{one.attribute}.original") for one, _ in chosen]
     return freeze_others(model, kept) if freeze else []
 

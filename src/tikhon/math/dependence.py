@@ -35,8 +35,10 @@ def distance_covariance(x: Tensor, y: Tensor, unbiased: bool = False) -> Tensor:
     product, rows, columns = torch.linalg.vecdot(a, b).sum(), a.sum(1), b.sum(1)
     across, total = rows @ columns, rows.sum() * columns.sum()
     if unbiased:
-        return (product - 2.0 * across / (n - 2) + total / ((n - 1) * (n - 2))) / (n * (n - 3))
-    return (product - 2.0 * across / n + total / n**2) / n**2
+        value: Tensor = (product - 2.0 * across / (n - 2) + total / ((n - 1) * (n - 2))) / (n * (n - 3))
+    else:
+        value = (product - 2.0 * across / n + total / n**2) / n**2
+    return value
 
 
 def _distances(x: Tensor) -> Tensor:
