@@ -65,7 +65,8 @@ def _low_rank_linear(layer: nn.Linear, x: Tensor) -> Tensor:
     chain = layer.get_submodule("parametrizations.weight")
     assert isinstance(chain, parametrize.ParametrizationList)
     adapter = chain[0]
-    if len(chain) > 1 or not isinstance(adapter, Adapter):  # somebody has changed the weight since
+    # where somebody has changed the weight since, and for intervals, whose bounds are tight through the weight alone
+    if len(chain) > 1 or not isinstance(adapter, Adapter) or not isinstance(x, Tensor):
         return nn.Linear.forward(layer, x)
     return adapter.linear(chain.original, x, layer.bias)
 
