@@ -56,10 +56,10 @@ class Part:
 
     def _permuted(self, permutation: Tensor, share: float | Tensor) -> Part:
         def pick(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[permutation]
+            return None if values is None else values.index_select(0, permutation)
 
-        own = self.share[permutation] if isinstance(self.share, Tensor) else self.share
-        return Part(self.value[permutation], pick(self.ids), pick(self.weight), own * share)
+        own = self.share.index_select(0, permutation) if isinstance(self.share, Tensor) else self.share
+        return Part(self.value.index_select(0, permutation), pick(self.ids), pick(self.weight), own * share)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +109,9 @@ class Target:
 
     def mix(self, permutation: Tensor, share: float | Tensor) -> Target:
         """Row i becomes `share` of itself and `1 - share` of row `permutation[i]`; share: a float or (B,)."""
-        kept = tuple(replace(part, share=part.share * share) for part in self.parts)
+        kept = tuple(Part(part.value, part.ids, part.weight, part.share * share) for part in self.parts)
         partners = tuple(part._permuted(permutation, 1.0 - share) for part in self.parts)
-        return replace(self, parts=kept + partners)
+        return Target(kept + partners, self.smoothing)
 
     def smooth(self, amount: float) -> Target:
         """Spread `amount` of the probability evenly over all classes (Szegedy et al. 2016)."""

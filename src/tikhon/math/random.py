@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import sys
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+TINY = sys.float_info.min
 
 
 def beta(alpha: float, generator: torch.Generator) -> float:
@@ -14,10 +19,11 @@ def beta(alpha: float, generator: torch.Generator) -> float:
     gives 0 or 1 and not 0 / 0: log G(a) = log G(a + 1) + log(U) / a (Marsaglia and Tsang 2000, section 6).
     """
     shape = torch.full((2,), alpha + 1.0, dtype=torch.float64)
-    gamma = torch._standard_gamma(shape, generator=generator)
-    uniform = torch.rand(2, dtype=torch.float64, generator=generator)
-    log_gamma = gamma.log() + uniform.log() / alpha
-    return float(torch.sigmoid(log_gamma[0] - log_gamma[1]))
+    gamma = torch._standard_gamma(shape, generator=generator).tolist()
+    uniform = torch.rand(2, dtype=torch.float64, generator=generator).tolist()
+    # Python's arithmetic: on two numbers, operations of torch would take several times as long.
+    one, other = (math.log(g) + math.log(max(u, TINY)) / alpha for g, u in zip(gamma, uniform, strict=True))
+    return 0.5 + 0.5 * math.tanh(0.5 * (one - other))
 
 
 def dropped(features: Tensor, p: float | Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -82,7 +82,7 @@ def cutmix(inputs: Tensor, permutation: Tensor, box: Box) -> Tensor:
     """
     region = (slice(None), slice(None), *box)
     mixed = inputs.clone()
-    mixed[region] = inputs[region][permutation]
+    mixed[region] = inputs[region].index_select(0, permutation)
     return mixed
 
 

@@ -16,16 +16,17 @@ from tikhon.core.target import Target
 from tikhon.math.random import beta
 
 
-def mixup(inputs: Tensor, permutation: Tensor, share: float) -> Tensor:
+def mixup(inputs: Tensor, permutation: Tensor, share: float | Tensor) -> Tensor:
     """share * x + (1 - share) * x[permutation] (Zhang et al. 2018, arXiv 1710.09412, eq. 1).
 
-    inputs: (B, ...); permutation: (B,) integers; share: in [0, 1]. Returns (B, ...); the inputs stay untouched.
+    inputs: (B, ...); permutation: (B,) integers; share: in [0, 1], a number, or a tensor without gradient that
+    broadcasts with the inputs. Returns (B, ...); the inputs stay untouched.
 
     >>> mixup(torch.tensor([[0.0], [1.0]]), torch.tensor([1, 0]), 0.75)
     tensor([[0.2500],
             [0.7500]])
     """
-    return torch.lerp(inputs[permutation], inputs, share)
+    return inputs.index_select(0, permutation).lerp_(inputs, share)
 
 
 class MixUp(Method):
