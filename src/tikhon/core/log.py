@@ -38,7 +38,7 @@ def _acted_on(plan: Plan, run: Run) -> list[Selected]:
     return [
         one
         for one in (every_parameter(run.model) if wheres else ())
-        if one.leaf.requires_grad and any(matches(where, one) for where in wheres)
+        if one.leaf.requires_grad and any(matches(where, one, one.leaf) for where in wheres)
     ]
 
 

@@ -27,7 +27,7 @@ layers; "all": every parameter; a glob over parameter or module names ("layers.*
 """
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Selected:
     """One parameter: the leaf that an optimizer moves, and the weight that the network computes with."""
 
@@ -67,51 +67,56 @@ INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 def plain_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module by the name that it has in the plain model, whatever wraps the model or parts of it."""
-    plain: dict[str, str] = {"": ""}
-    modules = dict(unwrapped(model).named_modules())
-    for path, module in modules.items():
-        parent, _, own = path.rpartition(".")
-        if path:
-            replica = own == "module" and isinstance(modules[parent], (DistributedDataParallel, DataParallel))
-            hidden = own in INSIDE or replica
-            plain[path] = plain[parent] if hidden else f"{plain[parent]}.{own}".removeprefix(".")
-        yield plain[path], module
+    seen: set[nn.Module] = set()
+    waiting: list[tuple[str, nn.Module]] = [("", unwrapped(model))]
+    while waiting:
+        name, module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        yield name, module
+        if not module._modules:
+            continue
+        replicated = isinstance(module, (DistributedDataParallel, DataParallel))
+        for own, child in reversed(module._modules.items()):
+            if child is not None:
+                hidden = own in INSIDE or (replicated and own == "module")
+                waiting.append((name if hidden else f"{name}.{own}" if name else own, child))
 
 
 def every_parameter(model: nn.Module) -> list[Selected]:
     """Each leaf parameter of the model once (tied ones under their first name)."""
+    return [chosen for chosen, _ in _leaves(model)]
+
+
+def _leaves(model: nn.Module) -> Iterator[tuple[Selected, nn.Parameter]]:
+    """Every parameter with the leaf that it is now."""
     seen: set[int] = set()
-    found: list[Selected] = []
-
-    def add(prefix: str, module: nn.Module, attribute: str, leaf_name: str) -> None:
-        chosen = Selected(f"{prefix}.{attribute}" if prefix else attribute, module, attribute, leaf_name)
-        if id(chosen.leaf) not in seen:
-            seen.add(id(chosen.leaf))
-            found.append(chosen)
-
     for prefix, module in plain_modules(model):
         if isinstance(module, parametrize.ParametrizationList):
             continue  # its originals are reached through the module that it belongs to
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter is not None:
-                add(prefix, module, name, name)
-        for name, chain in getattr(module, "parametrizations", {}).items():
-            for leaf_name, _ in chain.named_parameters(recurse=False):
-                add(prefix, module, name, f"parametrizations.{name}.{leaf_name}")
-    return found
+        own = [(name, name, leaf) for name, leaf in module._parameters.items()]
+        if "parametrizations" in module._modules:
+            for name, chain in module.parametrizations.items():  # type: ignore[operator, union-attr]
+                own += [(name, f"parametrizations.{name}.{inner}", leaf) for inner, leaf in chain._parameters.items()]
+        for name, leaf_name, leaf in own:
+            if leaf is not None and id(leaf) not in seen:
+                seen.add(id(leaf))
+                yield Selected(f"{prefix}.{name}" if prefix else name, module, name, leaf_name), leaf
 
 
-def matches(where: Where, chosen: Selected) -> bool:
-    if isinstance(where, tuple):
-        return any(matches(one, chosen) for one in where)
-    if isinstance(where, type):
-        return isinstance(chosen.module, where) and chosen.leaf.ndim >= 2
-    if callable(where):
-        return where(chosen.name, chosen.leaf)
+def matches(where: Where, chosen: Selected, leaf: Tensor) -> bool:
+    """Whether a selection names this parameter, whose leaf is given."""
+    if where == "weights":
+        return leaf.ndim >= 2
     if where == "all":
         return True
-    if where == "weights":
-        return chosen.leaf.ndim >= 2
+    if isinstance(where, tuple):
+        return any(matches(one, chosen, leaf) for one in where)
+    if isinstance(where, type):
+        return isinstance(chosen.module, where) and leaf.ndim >= 2
+    if callable(where):
+        return where(chosen.name, leaf)
     if where == "norms":
         return isinstance(chosen.module, NORMS)
     module_name = chosen.name.rpartition(".")[0]
@@ -130,10 +135,10 @@ def select(model: nn.Module, where: Where = "weights") -> list[Selected]:
     >>> [chosen.name for chosen in select(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)))]
     ['0.weight']
     """
-    candidates = [chosen for chosen in every_parameter(model) if chosen.leaf.requires_grad]
-    found = [chosen for chosen in candidates if matches(where, chosen)]
+    found = [one for one, leaf in _leaves(model) if leaf.requires_grad and matches(where, one, leaf)]
     if not found:
-        hint = near_misses(where, [chosen.name for chosen in candidates]) if isinstance(where, str) else ""
+        names = [one.name for one, leaf in _leaves(model) if leaf.requires_grad]
+        hint = near_misses(where, names) if isinstance(where, str) else ""
         raise TikhonError(f"where={where!r} selects no trainable parameter of {type(model).__name__}. {hint}".strip())
     return found
 
