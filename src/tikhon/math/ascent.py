@@ -18,7 +18,7 @@ def ascent_offsets(gradients: Sequence[Tensor], radius: float) -> list[Tensor]:
     """
     # Scaled to a largest element of 1 first: the squares of small gradients underflow, and dividing by a norm of 0
     # would throw the weights far away just when the network has fitted its data.
-    largest = torch.stack(torch._foreach_norm(list(gradients), ord=float("inf"))).amax()
+    largest = torch.stack(_largest(gradients)).amax()
     scaled = torch._foreach_div(list(gradients), largest.clamp_min(torch.finfo(largest.dtype).tiny))
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(scaled)))
     return list(torch._foreach_mul(scaled, radius / norm.clamp_min(1.0)))
@@ -46,8 +46,13 @@ def relative_ascent_offsets(weights: Sequence[Tensor], gradients: Sequence[Tenso
     [tensor([0.1200, 0.1600])]
     """
     # Directions with a largest element of 1, because the squares of small gradients would underflow.
-    largest = torch._foreach_norm(list(gradients), ord=float("inf"))
-    scaled = torch._foreach_div(list(gradients), [one.clamp_min(torch.finfo(one.dtype).tiny) for one in largest])
+    largest = [one.clamp_min(torch.finfo(one.dtype).tiny) for one in _largest(gradients)]
+    scaled = torch._foreach_div(list(gradients), largest)
     lengths = torch._foreach_mul(torch._foreach_norm(list(weights)), share)
     factors = torch._foreach_div(lengths, torch._foreach_clamp_min(torch._foreach_norm(scaled), 1.0))
     return list(torch._foreach_mul(scaled, factors))
+
+
+def _largest(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The largest magnitude of each. What the infinity norm is, which takes many times as long on a CPU."""
+    return list(torch._foreach_max(torch._foreach_abs(list(tensors))))
