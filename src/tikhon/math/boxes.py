@@ -16,6 +16,9 @@ from tikhon.core.errors import TikhonError
 Fill = float | Literal["mean", "noise"]
 """What stands where something was erased: a number, each channel's mean over its sample, or standard normal noise."""
 
+Region = tuple[int | slice, ...]
+"""A box of one sample, as an index of the batch: the sample, all channels, a slice of each spatial axis."""
+
 
 def inside_boxes(sizes: Sequence[int], centres: Tensor, sides: Tensor) -> Tensor:
     """Which pixels have their centre inside the box of their sample.
@@ -53,6 +56,48 @@ def erased(inputs: Tensor, mask: Tensor, fill: Fill, generator: torch.Generator 
     else:
         values = inputs.new_full((), fill)
     return torch.where(mask[:, None], values, inputs)
+
+
+def regions_inside(centres: Tensor, sides: Tensor) -> list[Region]:
+    """The boxes that `inside_boxes` marks in images, as an index of each; boxes without a pixel are left out.
+
+    centres, sides: (B, 2), in pixels, of boxes inside the image; on the CPU, as reading them waits for an accelerator.
+
+    >>> regions_inside(torch.tensor([[9.0, 9.0], [2.0, 0.5]]), torch.tensor([[0.0, 0.0], [2.0, 1.0]]))
+    [(1, slice(None, None, None), slice(1, 3, None), slice(0, 1, None))]
+    """
+    low, high = centres - 0.5 * sides, centres + 0.5 * sides
+    edges = torch.cat([(low + 0.5).floor(), (high - 0.5).ceil()], dim=1).int().tolist()
+    return [
+        (row, slice(None), slice(top, bottom), slice(left, right))
+        for row, (top, left, bottom, right) in enumerate(edges)
+        if top < bottom and left < right
+    ]
+
+
+def erased_regions(
+    inputs: Tensor, regions: Sequence[Region], fill: Fill, generator: torch.Generator | None = None
+) -> Tensor:
+    """The inputs with other values in these regions, in all channels.
+
+    inputs: (B, C, ...); generator: where noise comes from. Returns the same shape; the inputs stay untouched.
+    One region after the other, on purpose: what is written, and drawn for noise, are these pixels alone. With a mask
+    every operation passes over the whole batch, and takes several times as long.
+
+    >>> erased_regions(torch.tensor([[[1.0, 2.0, 6.0]]]), [(0, slice(None), slice(1, 2))], "mean")
+    tensor([[[1., 3., 6.]]])
+    """
+    result = inputs.clone()
+    means = inputs.flatten(2).mean(2).reshape(*inputs.shape[:2], *[1] * (inputs.ndim - 2)) if fill == "mean" else None
+    for region in regions:
+        hole = result[region]
+        if means is not None:
+            hole.copy_(means[region[0]])
+        elif fill == "noise":
+            hole.copy_(torch.randn(hole.shape, generator=generator, device=inputs.device))
+        else:
+            hole.fill_(float(fill))
+    return result
 
 
 def checked_fill(fill: object) -> Fill:

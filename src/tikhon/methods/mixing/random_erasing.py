@@ -14,7 +14,7 @@ from tikhon.core.method import Method
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
 from tikhon.core.target import Target
-from tikhon.math.boxes import Fill, checked_fill, erased, inside_boxes
+from tikhon.math.boxes import Fill, checked_fill, erased_regions, regions_inside
 
 TRIES = 10
 """Rectangles drawn for an image until one fits: for square images and the paper's range one in 20 does not."""
@@ -111,19 +111,20 @@ class RandomErasing(Method):
         if p == 0.0:
             return inputs, target
         sizes = (first.shape[2], first.shape[3])
-        generator, rows, device = step.generator(first.device), len(first), first.device
-        draws = torch.rand(rows, TRIES, 4, generator=generator, device=device)
+        # Drawn on the CPU, so that the rectangles are known without waiting for the device.
+        generator, rows = step.generator(), len(first)
+        draws = torch.rand(rows, TRIES, 4, generator=generator)
         centres, sides = rectangles(
             sizes, draws, step.value(self.smallest), step.value(self.largest), step.value(self.aspect)
         )
-        sides = sides * (torch.rand(rows, 1, generator=generator, device=device) < p)
-        mask = inside_boxes(sizes, centres, sides)
+        sides = sides * (torch.rand(rows, 1, generator=generator) < p)
+        regions = regions_inside(centres, sides)
 
         def erase(values: Tensor) -> Tensor:
             if values.shape[2:] != sizes:
                 raise TikhonError(
                     f"{self.key}: inputs of sizes {sizes} and {tuple(values.shape[2:])} share no rectangle."
                 )
-            return erased(values, mask, self.fill, generator)
+            return erased_regions(values, regions, self.fill, step.generator(values.device))
 
         return mix_inputs(erase, inputs, self.key), target
