@@ -23,8 +23,11 @@ def centralised(gradients: Sequence[Tensor]) -> list[Tensor]:
     [tensor([[-1.,  1.],
             [-2.,  2.]])]
     """
-    means = [one.mean(dim=tuple(range(1, one.ndim)), keepdim=True) for one in gradients]
-    return list(torch._foreach_sub(list(gradients), means))
+    return list(torch._foreach_sub(list(gradients), _means(gradients)))
+
+
+def _means(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [one.mean(dim=tuple(range(1, one.ndim)), keepdim=True) for one in tensors]
 
 
 class GradientCentralisation(Method):
@@ -67,4 +70,4 @@ class GradientCentralisation(Method):
     def gradients(self, parameters: Sequence[Selected], step: Step) -> None:
         found = [one.leaf.grad for one in parameters if one.leaf.grad is not None and one.leaf.ndim > 1]
         if found:
-            torch._foreach_copy_(found, centralised(found))
+            torch._foreach_sub_(found, _means(found))
