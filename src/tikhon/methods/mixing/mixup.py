@@ -26,7 +26,10 @@ def mixup(inputs: Tensor, permutation: Tensor, share: float | Tensor) -> Tensor:
     tensor([[0.2500],
             [0.7500]])
     """
-    return inputs.index_select(0, permutation).lerp_(inputs, share)
+    mixed = inputs.index_select(0, permutation)  # changed in place: a batch of memory is half of the cost
+    if isinstance(share, Tensor):
+        return mixed.lerp_(inputs, share)
+    return mixed.mul_(1.0 - share).add_(inputs, alpha=share)
 
 
 class MixUp(Method):
