@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tikhon import TikhonError
-from tikhon.math.boxes import checked_fill, erased, inside_boxes
+from tikhon.math.boxes import checked_fill, erased, erased_regions, inside_boxes, regions_inside
 
 
 @pytest.mark.parametrize("sizes", [(9,), (5, 7), (3, 4, 5)])
@@ -54,3 +54,39 @@ def test_what_stands_where_something_was_erased(shape):
 def test_what_is_no_fill_is_refused(fill):
     with pytest.raises(TikhonError, match="fill must be"):
         checked_fill(fill)
+
+
+def drawn_boxes(rows, sizes):
+    """Centres and sides of boxes inside the image, a third of them empty."""
+    torch.manual_seed(0)
+    sides = 12.0 * torch.rand(rows, 2) * (torch.rand(rows, 1) < 0.67)
+    return sides / 2 + torch.rand(rows, 2) * (torch.tensor(sizes) - sides), sides
+
+
+@pytest.mark.parametrize("sizes", [(32, 32), (17, 40)])
+@pytest.mark.parametrize("fill", [0.0, 2.5, "mean"])
+def test_regions_are_erased_as_the_mask_says(sizes, fill):
+    centres, sides = drawn_boxes(200, sizes)
+    inputs = torch.randn(200, 3, *sizes)
+    before = inputs.clone()
+    expected = erased(inputs, inside_boxes(sizes, centres, sides), fill)
+    assert torch.equal(erased_regions(inputs, regions_inside(centres, sides), fill), expected)
+    assert torch.equal(inputs, before)
+    assert not torch.equal(expected, before)
+
+
+def test_noise_is_standard_normal_in_the_regions_and_nowhere_else():
+    centres, sides = drawn_boxes(200, (32, 32))
+    inputs = torch.full((200, 3, 32, 32), 9.0)
+    seen = erased_regions(inputs, regions_inside(centres, sides), "noise", torch.Generator().manual_seed(1))
+    mask = inside_boxes((32, 32), centres, sides)
+    assert torch.equal((seen != inputs).all(1), mask)
+    noise = seen.movedim(1, -1)[mask]
+    assert abs(float(noise.mean())) < 0.03
+    assert abs(float(noise.std()) - 1.0) < 0.03
+
+
+def test_a_gradient_passes_where_no_region_is():
+    inputs = torch.ones(1, 1, 2, 3, requires_grad=True)
+    erased_regions(inputs, [(0, slice(None), slice(0, 1), slice(1, 3))], 0.0).sum().backward()
+    assert torch.equal(inputs.grad[0, 0], torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]))
