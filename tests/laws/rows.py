@@ -501,7 +501,16 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (d.probabilities(2, 6), d.normal(2, 6), 3, True), vmap=False, finite=False
     ),  # an empty bin has no mean
     "boxes.erased": Function(lambda d: (d.normal(2, 3, 4, 5), d.labels(40, 2).reshape(2, 4, 5).bool(), "mean")),
+    "boxes.erased_regions": Function(
+        lambda d: (d.normal(2, 3, 4, 5), [(1, slice(None), slice(1, 3), slice(0, 4))], "mean")
+    ),
     "boxes.inside_boxes": Function(lambda d: ((4, 5), 4.0 * d.positive(3, 2), d.positive(3, 2)), differentiable=False),
+    "boxes.regions_inside": Function(
+        lambda d: (4.0 * d.positive(3, 2), d.positive(3, 2)),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),  # gives numbers of Python, on purpose
     "class_relation_kd.transfer_weights": Function(
         lambda d: (d.normal(5, 4), 2, torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)),
         differentiable=False,
