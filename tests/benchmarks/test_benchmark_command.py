@@ -74,22 +74,20 @@ def test_unknown_names_are_said(folder) -> None:
 
 
 def test_answers_of_cases_whose_peers_are_here() -> None:
-    importable = [path for path in sorted((ROOT / "benchmarks" / "peers").glob("[!_]*.py")) if _imports(path)]
-    assert importable
-    for path in importable:
-        code = (
-            "import sys, warnings; sys.path.insert(0, '.'); warnings.filterwarnings('ignore')\n"
-            f"import torch, benchmarks.peers.{path.stem}\n"
-            "from benchmarks.harness import cases\n"
-            "for one in cases():\n"
-            "    torch.manual_seed(0)\n"
-            "    assert one.pair().agree(), (one.name, one.peer)\n"
-        )
-        ran = command("-c", code)
-        assert ran.returncode == 0, ran.stderr
-
-
-def _imports(path: Path) -> bool:
-    ran = command("-c", f"import sys; sys.path.insert(0, '.'); import benchmarks.peers.{path.stem}")
-    assert ran.returncode == 0 or "ModuleNotFoundError" in ran.stderr, ran.stderr
-    return ran.returncode == 0
+    """In a process of its own: peers may warn, and leave things behind."""
+    code = (
+        "import importlib, pathlib, sys, warnings; sys.path.insert(0, '.'); warnings.filterwarnings('ignore')\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from benchmarks.harness import cases\n"
+        "for path in sorted(pathlib.Path('benchmarks/peers').glob('[!_]*.py')):\n"
+        "    try:\n"
+        "        importlib.import_module(f'benchmarks.peers.{path.stem}')\n"
+        "    except ModuleNotFoundError:\n"
+        "        pass\n"
+        "assert len(cases()) > 10\n"
+        "for one in cases():\n"
+        "    torch.manual_seed(0)\n"
+        "    assert one.pair().agree(), (one.name, one.peer)\n"
+    )
+    ran = command("-c", code)
+    assert ran.returncode == 0, ran.stderr
