@@ -20,7 +20,7 @@ from tikhon.studies.cost import peak_of
 
 BLOCK_SECONDS = 0.004
 """A block of calls lasts at least this long: far above the clock's resolution, far below a drift of the machine."""
-ROUNDS = 30, 400
+ROUNDS = 11, 400
 """At least and at most so many rounds, each a block of ours beside a block of theirs."""
 BUSY_CORES = 0.25
 """What other processes may keep busy before a time means nothing."""

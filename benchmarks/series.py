@@ -230,7 +230,7 @@ def newton(size: int) -> Callable[[], object]:
 
 
 @series(
-    "sparse_ot: points", axis="points", sizes=POINTS[:4], time=3.0, memory=2.0, note="k 4; its Newton steps solve n x n"
+    "sparse_ot: points", axis="points", sizes=POINTS[:3], time=3.0, memory=2.0, note="k 4; its Newton steps solve n x n"
 )
 def sparse(size: int) -> Callable[[], object]:
     cost = _squared_distances(size)
