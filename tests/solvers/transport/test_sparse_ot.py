@@ -11,7 +11,7 @@ from scipy.optimize import linprog, minimize
 
 import tikhon
 from tikhon import TikhonError
-from tikhon.solvers.transport.sparse_ot import delta_omega, max_omega, sparse_columns, sparse_ot
+from tikhon.solvers.transport.sparse_ot import _full_columns, delta_omega, max_omega, sparse_columns, sparse_ot
 
 
 def problem(n=12, m=9, seed=0):
@@ -181,3 +181,13 @@ def test_what_is_no_problem_is_refused(arguments, message) -> None:
         tikhon.sparse_ot(cost / 0.0)
     with pytest.raises(TikhonError, match="cost matrix"):
         tikhon.sparse_ot(cost[0])
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_without_k_thresholds_by_newtons_method_end_and_are_those_of_the_sort(scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        v = scale * torch.randn(64, 64, generator=generator, dtype=torch.float64)
+        b = torch.rand(64, generator=generator, dtype=torch.float64)
+        v[:3], b[0] = v[3], 0.0  # ties, and a column without mass
+        torch.testing.assert_close(_full_columns(v, b, 0.5), sparse_columns(v, b, 0.5, None), rtol=1e-9, atol=1e-9)

@@ -97,7 +97,8 @@ def _full_columns(v: Tensor, b: Tensor, gamma: float) -> Tensor:
         inside = (above > 0).sum(0)
         if before == (before := int(inside.sum())):
             return above.div_(gamma)
-        tau = tau + (above.sum(0) - gamma * b) / inside
+        # Never down, as rounding would have it: the number of entries above only falls, and at last stays.
+        tau = tau + ((above.sum(0) - gamma * b) / inside.clamp_min(1)).clamp_min(0.0)
 
 
 def _semi_dual(problem: Problem, f: Tensor, k: int | None) -> tuple[float, Tensor]:
