@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tikhon.blocks.structure.neural_ode import NeuralODE
 from tikhon.core.errors import TikhonError
 from tikhon.data.task import Task
 
@@ -77,6 +76,8 @@ class _Transformer(nn.Module):
 
 def ode(task: Task) -> nn.Module:
     """A flow of 32 features between two linear layers; its field has one hidden layer of 64."""
+    from tikhon.blocks.structure.neural_ode import NeuralODE  # an entry of the catalogue, loaded when it is used
+
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(prod(task.input_shape), 32),
