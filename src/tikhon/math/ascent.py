@@ -55,4 +55,6 @@ def relative_ascent_offsets(weights: Sequence[Tensor], gradients: Sequence[Tenso
 
 def _largest(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The largest magnitude of each. What the infinity norm is, which takes many times as long on a CPU."""
+    if torch.compiler.is_compiling():  # it knows no maximum over lists
+        return list(torch._foreach_norm(list(tensors), ord=torch.inf))
     return list(torch._foreach_max(torch._foreach_abs(list(tensors))))
