@@ -19,6 +19,7 @@ README, PAGE, STEPS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT 
 NOTHING = "Nothing is stored yet."
 MOST, TYPICAL = 1.0, 0.8
 """The targets: no case above the first, half of them at most at the second."""
+FEW = 5
 SLACK = 0.15
 """What a fitted power may be above that of the mathematics: logarithms, and memory that no cache holds any more."""
 
@@ -137,7 +138,8 @@ def _met(met: bool) -> str:
 
 
 def _named(some: Sequence[str], of: int) -> str:
-    return f"{len(some)} of {of}" + (f": {'; '.join(sorted(some))}" if some else "")
+    """How many, and which, where these are few enough to be read."""
+    return f"{len(some)} of {of}" + (f": {'; '.join(sorted(some))}" if 0 < len(some) <= FEW else "")
 
 
 def _machines(rows: Rows) -> str:
