@@ -200,6 +200,16 @@ def wait_until_quiet(patience: float) -> None:
             raise Busy(f"other processes keep {load.others:.2f} cores busy.")
 
 
+def undisturbed(take: Callable[[], dict[str, Any]], patience: float) -> dict[str, Any]:
+    """What `take` measures on a quiet machine, again where its first try was disturbed; else `Busy`."""
+    wait_until_quiet(patience)
+    try:
+        return take()
+    except Busy:
+        wait_until_quiet(patience)
+        return take()
+
+
 def machine() -> str:
     """What the numbers depend on, in a line."""
     return (

@@ -19,7 +19,7 @@ from rich.table import Table
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.harness import Busy, Case, cases, measure, wait_until_quiet  # noqa: E402
+from benchmarks.harness import Busy, Case, cases, measure, undisturbed  # noqa: E402
 from benchmarks.stored import RESULTS, drop_others, keep_row, source_of  # noqa: E402
 
 console = Console(highlight=False)
@@ -70,15 +70,7 @@ def main(
 
 
 def _measured(one: Case, seconds: float, patience: float, force: bool) -> dict[str, Any]:
-    """Twice where the first try was disturbed."""
-    if force:
-        return measure(one, seconds, refuse=False)
-    wait_until_quiet(patience)
-    try:
-        return measure(one, seconds)
-    except Busy:
-        wait_until_quiet(patience)
-        return measure(one, seconds)
+    return measure(one, seconds, refuse=False) if force else undisturbed(lambda: measure(one, seconds), patience)
 
 
 def _found(folder: str) -> list[Case]:

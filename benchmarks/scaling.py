@@ -22,7 +22,8 @@ from rich.table import Table
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.harness import BLOCK_SECONDS, BUSY_CORES, Busy, Load, machine, wait_until_quiet  # noqa: E402
+from benchmarks import stored  # noqa: E402
+from benchmarks.harness import BLOCK_SECONDS, BUSY_CORES, Busy, Load, machine, undisturbed  # noqa: E402
 from benchmarks.series import Series, all_series  # noqa: E402
 from tikhon.core.files import write_whole  # noqa: E402
 from tikhon.studies.cost import TrainingStep, peak_memory, peak_of  # noqa: E402
@@ -71,15 +72,7 @@ def main(
 
 
 def _measured(one: Series, patience: float, force: bool) -> dict[str, Any]:
-    """Twice where the first try was disturbed."""
-    if force:
-        return measure(one, refuse=False)
-    wait_until_quiet(patience)
-    try:
-        return measure(one)
-    except Busy:
-        wait_until_quiet(patience)
-        return measure(one)
+    return measure(one, refuse=False) if force else undisturbed(lambda: measure(one), patience)
 
 
 def measure(one: Series, refuse: bool = True) -> dict[str, Any]:
@@ -127,7 +120,7 @@ def source_of(one: Series) -> str:
 
 def read(path: Path = SCALING) -> list[dict[str, Any]]:
     """All rows; none where nothing was measured yet."""
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+    return stored.read(path)
 
 
 def _seconds(call: Callable[[], object]) -> list[float]:

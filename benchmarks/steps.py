@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from benchmarks.harness import BUSY_CORES, Busy, Load, machine, wait_until_quiet  # noqa: E402
+from benchmarks.stored import read  # noqa: E402
 from tikhon.cli.costing import every_method, measured, small_sgd  # noqa: E402
 from tikhon.core.errors import TikhonError  # noqa: E402
 from tikhon.core.files import write_whole  # noqa: E402
@@ -56,7 +57,7 @@ def main(
             console.print(f"{name}: not stored: {error}", markup=False)
             continue
         if not force:
-            others = [one for one in _read(out) if (one["model"], one["device"]) != (name, device)]
+            others = [one for one in read(out) if (one["model"], one["device"]) != (name, device)]
             write_whole(json.dumps([*others, found], indent=1, allow_nan=False) + "\n", out)
         _show(found)
     raise typer.Exit(int(busy))
@@ -113,12 +114,8 @@ def _waiting(arms: list[Arm], model: str, task: Task, batch_size: int) -> dict[s
     return found
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
-
-
 def _stored(path: Path, model: str, device: str, here: str) -> bool:
-    return any((one["model"], one["device"], one["machine"]) == (model, device, here) for one in _read(path))
+    return any((one["model"], one["device"], one["machine"]) == (model, device, here) for one in read(path))
 
 
 def _show(found: dict[str, Any]) -> None:

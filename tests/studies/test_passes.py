@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tikhon.core.catalogue import methods
 from tikhon.core.recipe import Recipe
-from tikhon.studies.arms import parse_arm
-from tikhon.studies.cost import MeasuredStep, PlainStep, TrainingStep, example
+from tikhon.studies.arms import example, parse_arm
+from tikhon.studies.cost import MeasuredStep, PlainStep, TrainingStep
 from tikhon.studies.passes import PASSES, Passes
 
 BATCH, CLASSES = 16, 4

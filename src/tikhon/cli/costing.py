@@ -26,8 +26,8 @@ from tikhon.core.catalogue import methods
 from tikhon.core.errors import TikhonError
 from tikhon.core.recipe import Recipe
 from tikhon.data import Task, build_model, load_task
-from tikhon.studies.arms import Arm, parse_arm, split_arms
-from tikhon.studies.cost import MeasuredStep, PlainStep, TrainingStep, example, peak_memory, seconds
+from tikhon.studies.arms import Arm, example, parse_arm, split_arms
+from tikhon.studies.cost import MeasuredStep, PlainStep, TrainingStep, peak_memory, seconds
 from tikhon.studies.experiment import base_loss
 from tikhon.studies.passes import PASSES, Passes
 from tikhon.studies.references import OTHER, REFERENCES

@@ -58,6 +58,12 @@ class Arm:
         return {listing.name: source_hash(listing.path) for listing, _ in self.calls}
 
 
+def example(name: str) -> str:
+    """A method as one writes it in a recipe, with the arguments of its card's example: "mixup", "pissa(rank=2)"."""
+    given = methods()[name].card.example
+    return f"{name}({given})" if given else name
+
+
 def source_hash(path: Path) -> str:
     """Of a file without its docstrings: results hold as long as the code is the same, whatever is said about it."""
     text = path.read_text(encoding="utf-8")

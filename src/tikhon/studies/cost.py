@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tikhon.core.catalogue import methods
 from tikhon.core.recipe import Recipe
 
 MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
@@ -94,12 +93,6 @@ class TrainingStep:
 
     def held(self) -> int:
         return _bytes(self._model.state_dict(), self._optimizer.state_dict(), self._recipe.state_dict())
-
-
-def example(name: str) -> str:
-    """A method as one writes it in a recipe, with the arguments of its card's example: "mixup", "pissa(rank=2)"."""
-    given = methods()[name].card.example
-    return f"{name}({given})" if given else name
 
 
 def seconds(

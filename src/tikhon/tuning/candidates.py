@@ -9,7 +9,7 @@ from statistics import fmean, median
 from tikhon.core.catalogue import Listing, find, methods
 from tikhon.core.errors import TikhonError
 from tikhon.core.recipe import Recipe
-from tikhon.studies.arms import parse_arm
+from tikhon.studies.arms import example, parse_arm
 from tikhon.studies.evidence import Evidence, load_evidence
 from tikhon.studies.shifted import asks_for
 from tikhon.studies.survey import SURVEYS, Rows, arms, first_strength, from_scratch, standings
@@ -157,7 +157,7 @@ def part_of_space(listing: Listing) -> str:
 
 def as_shown(listing: Listing) -> str:
     """A method as a recipe of the command line, with the arguments of its card's example."""
-    return _call(listing, listing.card.example)
+    return example(listing.name)
 
 
 def _call(listing: Listing, arguments: str) -> str:
