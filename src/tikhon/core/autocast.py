@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -16,9 +16,12 @@ HALF = (torch.float16, torch.bfloat16)
 _nothing = nullcontext()
 
 
+_available = cache(torch.amp.is_autocast_available)
+
+
 def autocast_on(kind: str) -> bool:
     """Whether autocast is on for this kind of device."""
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return _available(kind) and torch.is_autocast_enabled(kind)
 
 
 def narrowed(value: Any) -> bool:

@@ -55,6 +55,8 @@ class Selected:
 
         As in evaluation: to read it neither draws masks of weights nor moves vectors of a power iteration.
         """
+        if self.leaf_name == self.attribute:
+            return self.leaf
         if not parametrize.is_parametrized(self.module, self.attribute):
             return getattr(self.module, self.attribute)  # type: ignore[no-any-return]
         with eval_mode(self.module.get_submodule(f"parametrizations.{self.attribute}")):

@@ -61,7 +61,8 @@ class Training:
         """The loss of a micro-batch, all moments up to backward done; a batch that is refused leaves no trace."""
         run = self._run
         run.restore()
-        self._refuse_untuned()
+        if run.names and self.tuning is None:
+            self._refuse_untuned()
         if self._window.begin() and self.tuning is not None:
             self.tuning.forget()
         assert self._statistics is not None
@@ -116,11 +117,10 @@ class Training:
         return loss
 
     def _refuse_untuned(self) -> None:
-        if self._run.names and self.tuning is None:
-            raise TikhonError(
-                f"{', '.join(self._run.names.values())} is Learned, and nothing says from what: call "
-                "recipe.tune(validation_batches) before training."
-            )
+        raise TikhonError(
+            f"{', '.join(self._run.names.values())} is Learned, and nothing says from what: call "
+            "recipe.tune(validation_batches) before training."
+        )
 
     def _changed_batch(self, inputs: Any, target: Target) -> tuple[Any, Target]:
         rows = len(first_tensor(inputs)) if self._plan.of("batch") else len(target)
@@ -195,12 +195,16 @@ class Training:
         run, entries = self._run, self._plan.of(moment)
         if not entries:
             return
-        with run.during(moment), run.precision.full(run.device), torch.no_grad():
-            for entry in entries:
-                if entry.active():
-                    with run.whole([entry.method]):
-                        entry.step.replay()
-                        act(entry)
+        outer, run.moment = run.moment, moment
+        try:
+            with run.precision.full(run.device), torch.no_grad():
+                for entry in entries:
+                    if entry.active():
+                        with run.whole([entry.method]):
+                            entry.step.replay()
+                            act(entry)
+        finally:
+            run.moment = outer
 
     def skipped(self) -> None:
         """The step moved nothing."""

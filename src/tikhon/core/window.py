@@ -118,19 +118,18 @@ class Window:
         """The value of these methods' penalties. Its gradient is taken once a window and added before the step."""
         if self._penalty is None:
             with self._run.whole(methods, moving=False):
-                with torch.enable_grad():
-                    total, terms = compute()
+                total, terms = compute()
                 self.penalty_values = {name: whole(term.value.detach()) for name, term in terms.items()}
                 if total is None:
                     return None
                 chosen = self._run.select("all")
-                gradients = torch.autograd.grad(total, [one.leaf for one in chosen], allow_unused=True)
-            self._gradients = [
-                (one.leaf, part_of(gradient, one.leaf))
-                for one, gradient in zip(chosen, gradients, strict=True)
-                if gradient is not None
+                found = torch.autograd.grad(total, [one.leaf for one in chosen], allow_unused=True)
+            pairs: list[tuple[Tensor, Tensor]] = [
+                (one.leaf, gradient) for one, gradient in zip(chosen, found, strict=True) if gradient is not None
             ]
-            self._penalty = whole(total.detach())
+            if self._run.sharded:
+                pairs = [(leaf, part_of(gradient, leaf)) for leaf, gradient in pairs]
+            self._gradients, self._penalty = pairs, whole(total.detach())
         return self._penalty
 
     def add_penalty_gradients(self) -> None:

@@ -14,7 +14,8 @@ def half_squared_norm(weights: Iterable[Tensor]) -> Tensor:
     >>> half_squared_norm([torch.tensor([3.0]), torch.tensor([4.0])])
     tensor(12.5000)
     """
-    return 0.5 * torch.stack([norm.square() for norm in torch._foreach_norm(list(weights))]).sum()
+    factors = list(weights)
+    return 0.5 * _sum(torch._foreach_mul(factors, factors))
 
 
 def absolute_norm(weights: Iterable[Tensor]) -> Tensor:
@@ -23,4 +24,9 @@ def absolute_norm(weights: Iterable[Tensor]) -> Tensor:
     >>> absolute_norm([torch.tensor([3.0, -1.0]), torch.tensor([0.0])])
     tensor(4.)
     """
-    return torch.stack(list(torch._foreach_norm(list(weights), 1))).sum()
+    return _sum(torch._foreach_abs(list(weights)))
+
+
+def _sum(values: Iterable[Tensor]) -> Tensor:
+    """Of all entries. Not by norms: the way back through those takes twice as long."""
+    return torch.stack([one.sum() for one in values]).sum()
