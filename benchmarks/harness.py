@@ -16,10 +16,8 @@ import numpy as np
 import psutil
 import torch
 
-from tikhon.studies.cost import peak_of
+from tikhon.studies.cost import block, enough, peak_of
 
-BLOCK_SECONDS = 0.004
-"""A block of calls lasts at least this long: far above the clock's resolution, far below a drift of the machine."""
 ROUNDS = 11, 400
 """At least and at most so many rounds, each a block of ours beside a block of theirs."""
 BUSY_CORES = 0.25
@@ -119,7 +117,7 @@ def measure(one: Case, seconds: float, refuse: bool = True) -> dict[str, Any]:
 
 def _in_turn(pair: Pair, seconds: float) -> tuple[np.ndarray, np.ndarray]:
     """Seconds a call of both, one entry a round; who goes first changes from round to round."""
-    calls = [_enough(pair.ours), _enough(pair.theirs)]
+    calls = [enough(pair.ours), enough(pair.theirs)]
     rounds: list[tuple[float, float]] = []
     gc.collect()
     gc.disable()
@@ -127,32 +125,15 @@ def _in_turn(pair: Pair, seconds: float) -> tuple[np.ndarray, np.ndarray]:
         end = time.perf_counter() + seconds
         while len(rounds) < ROUNDS[0] or (time.perf_counter() < end and len(rounds) < ROUNDS[1]):
             if len(rounds) % 2:
-                theirs, ours = _block(pair.theirs, calls[1]), _block(pair.ours, calls[0])
+                theirs, ours = block(pair.theirs, calls[1]), block(pair.ours, calls[0])
             else:
-                ours, theirs = _block(pair.ours, calls[0]), _block(pair.theirs, calls[1])
+                ours, theirs = block(pair.ours, calls[0]), block(pair.theirs, calls[1])
             rounds.append((ours, theirs))
             gc.collect(0)  # outside the times, and alike for both
     finally:
         gc.enable()
     mine, others = zip(*rounds, strict=True)
     return np.array(mine), np.array(others)
-
-
-def _enough(call: Callable[[], Any]) -> int:
-    """How many calls make a block. Warms up on the way."""
-    number = 1
-    for _ in range(3):
-        call()
-    while (taken := _block(call, number) * number) < BLOCK_SECONDS:
-        number = max(number + 1, int(number * 1.2 * BLOCK_SECONDS / max(taken, 1e-7)))
-    return number
-
-
-def _block(call: Callable[[], Any], number: int) -> float:
-    start = time.perf_counter()
-    for _ in range(number):
-        call()
-    return (time.perf_counter() - start) / number
 
 
 def _memory(call: Callable[[], Any], numpy: bool) -> int:

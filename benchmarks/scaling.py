@@ -23,10 +23,10 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from benchmarks import stored  # noqa: E402
-from benchmarks.harness import BLOCK_SECONDS, BUSY_CORES, Busy, Load, machine, undisturbed  # noqa: E402
+from benchmarks.harness import BUSY_CORES, Busy, Load, machine, undisturbed  # noqa: E402
 from benchmarks.series import Series, all_series  # noqa: E402
 from tikhon.core.files import write_whole  # noqa: E402
-from tikhon.studies.cost import TrainingStep, peak_memory, peak_of  # noqa: E402
+from tikhon.studies.cost import TrainingStep, block, enough, peak_memory, peak_of  # noqa: E402
 
 SCALING = HERE / "scaling.json"
 BLOCKS = 5, 15
@@ -125,17 +125,11 @@ def read(path: Path = SCALING) -> list[dict[str, Any]]:
 
 def _seconds(call: Callable[[], object]) -> list[float]:
     """Of one call, a value a block."""
-    start = time.perf_counter()
-    call()
-    once = time.perf_counter() - start  # warms up as well
-    number = max(1, round(BLOCK_SECONDS / max(once, 1e-6)))
+    number = enough(call)
     taken: list[float] = []
     end = time.perf_counter() + SECONDS
     while len(taken) < BLOCKS[0] or (time.perf_counter() < end and len(taken) < BLOCKS[1]):
-        start = time.perf_counter()
-        for _ in range(number):
-            call()
-        taken.append((time.perf_counter() - start) / number)
+        taken.append(block(call, number))
     return taken
 
 

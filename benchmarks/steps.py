@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,6 +51,7 @@ def main(
     due = [name for name in MODELS if only in name and (again or force or not _stored(out, name, device, here))]
     busy = False
     for name in due:
+        start = time.perf_counter()
         try:
             found = _measure(name, device, rounds, patience, force) | {"machine": here}
         except Busy as error:
@@ -60,6 +62,7 @@ def main(
             others = [one for one in read(out) if (one["model"], one["device"]) != (name, device)]
             write_whole(json.dumps([*others, found], indent=1, allow_nan=False) + "\n", out)
         _show(found)
+        console.print(f"  measured in {time.perf_counter() - start:.0f} seconds")
     raise typer.Exit(int(busy))
 
 

@@ -13,6 +13,7 @@ pytest.importorskip("psutil")
 
 from benchmarks import harness, stored
 from benchmarks.harness import Busy, Case, Pair, measure, wait_until_quiet
+from tikhon.studies import cost
 
 KEYS = {"case", "peer", "peer_version", "ratio", "ratio_low", "ratio_high", "memory_ratio", "same_answer", "machine"}
 THREE = torch.tensor([1.0, 2.0, 3.0])
@@ -48,7 +49,7 @@ class TestRows:
     @pytest.fixture
     def short(self, monkeypatch) -> None:
         monkeypatch.setattr(harness, "ROUNDS", (2, 2))
-        monkeypatch.setattr(harness, "BLOCK_SECONDS", 1e-5)
+        monkeypatch.setattr(cost, "BLOCK_SECONDS", 1e-5)
 
     def test_a_row_has_what_the_table_and_its_readers_need(self, short) -> None:
         row = measure(Case("sums", "torch", lambda: Pair(THREE.sum, THREE.sum), "a note"), 0.0, refuse=False)

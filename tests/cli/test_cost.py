@@ -68,6 +68,13 @@ def test_reference_models_bring_their_data(model: str) -> None:
     }
 
 
+def test_a_recipe_that_diverges_after_its_first_steps_is_listed_and_the_others_are_measured() -> None:
+    found = measured("--model", "resnet20", "--batch-size", "4", "--methods", "ibp(eps=0.1),mixup")
+    assert [row["name"] for row in found["methods"]] == ["plain loop", "none", "mixup"]
+    assert "The loss is nan at step" in found["refused"]["ibp(eps=0.1)"]
+    assert "at step 0" not in found["refused"]["ibp(eps=0.1)"]
+
+
 def test_threads_are_left_as_they_were() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)

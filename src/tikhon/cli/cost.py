@@ -27,7 +27,7 @@ def cost(
     ] = "all",
     repetitions: Annotated[
         int | None,
-        typer.Option(help="Rounds, in each of which every recipe takes one step.", show_default="by model, 10 to 200"),
+        typer.Option(help="Rounds, in each of which every recipe takes steps.", show_default="by model, 10 to 200"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:

@@ -1,7 +1,7 @@
 """What `tikhon cost` does: take steps in turn, and tell what each recipe adds to a plain one in time and memory.
 
-A step is also held against its declared passes: what the plain step takes, and those passes more, timed in the same
-rounds on the plain model.
+Fast steps are taken in blocks, as training takes one after another. A step is also held against its declared passes:
+what the plain step takes, and those passes more, timed in the same rounds on the plain model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tikhon.core.errors import TikhonError
 from tikhon.core.recipe import Recipe
 from tikhon.data import Task, build_model, load_task
 from tikhon.studies.arms import Arm, example, parse_arm, split_arms
-from tikhon.studies.cost import MeasuredStep, PlainStep, TrainingStep, peak_memory, seconds
+from tikhon.studies.cost import PlainStep, TrainingStep, enough, peak_memory, seconds
 from tikhon.studies.experiment import base_loss
 from tikhon.studies.passes import PASSES, Passes
 from tikhon.studies.references import OTHER, REFERENCES
@@ -87,7 +87,7 @@ def run(
     console = Console(highlight=False)
     console.print(_table(rows))
     console.print(
-        f"\n{model} on {data}, batches of {batch_size}, one thread, {repetitions} rounds with a step of each:\n"
+        f"\n{model} on {data}, batches of {batch_size}, one thread, {repetitions} rounds of each:\n"
         "the 10th percentile of the times; the 10th to 90th of their ratios within a round;\n"
         "times passes: beside the plain step and the passes that the method declares.\n"
         f"The engine itself (none beside the plain loop) takes {overhead:.0f} microseconds a step."
@@ -104,33 +104,38 @@ def measured(
     """The rows, the microseconds that the engine adds, and why the other recipes cannot run."""
     inputs, target = task.train.inputs[:batch_size].to(device), task.train.target[:batch_size].to(device)
     criterion = base_loss(task)
+    wait = _nothing if device == "cpu" else torch.get_device_module(device).synchronize
     with _one_thread():
         plain = PlainStep(criterion, build_model(model, task, seed=0).to(device), inputs, target, small_sgd)
-        steps: dict[str, MeasuredStep] = {PLAIN: plain}
+        calls: dict[str, Callable[[], object]] = {
+            PLAIN: plain,
+            FORWARD: plain.forward,
+            BOTH: plain.forward_and_backward,
+            SWEEP: plain.sweep,
+        }
+        numbers = {name: enough(call, wait) for name, call in calls.items()}
         memory, refused = {PLAIN: peak_memory(plain)}, {}
         for arm in arms:
             fresh = build_model(model, task, seed=0).to(device)
             try:
                 step = TrainingStep(Recipe(*arm.methods(), base=criterion), fresh, inputs, target, small_sgd)
-                memory[arm.name] = peak_memory(step)
+                held, number = peak_memory(step), enough(step, wait)  # several steps: the loss may diverge
             except (TikhonError, RuntimeError) as error:  # torch too refuses: some layers have no second derivative
                 refused[arm.name] = str(error)
             else:
-                steps[arm.name] = step
-        parts = {FORWARD: plain.forward, BOTH: plain.forward_and_backward, SWEEP: plain.sweep}
-        wait = _nothing if device == "cpu" else torch.get_device_module(device).synchronize
-        times = {name: np.array(taken) for name, taken in _timed({**steps, **parts}, repetitions, wait).items()}
-    rows = [_row(name, times, memory) for name in steps]
+                calls[arm.name], memory[arm.name], numbers[arm.name] = step, held, number
+        times = {name: np.array(taken) for name, taken in _timed(calls, numbers, repetitions, wait).items()}
+    rows = [_row(name, times, memory) for name in memory]
     return rows, _undisturbed(times["none"]) - _undisturbed(times[PLAIN]), refused
 
 
 def _timed(
-    steps: dict[str, Callable[[], object]], repetitions: int, wait: Callable[[], None]
+    calls: dict[str, Callable[[], object]], numbers: dict[str, int], repetitions: int, wait: Callable[[], None]
 ) -> dict[str, list[float]]:
     # Drawn between the rounds: a thread that draws would disturb the times.
     with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as progress:
         bar = progress.add_task("measuring", total=repetitions)
-        return seconds(steps, repetitions, lambda: progress.update(bar, advance=1, refresh=True), wait)
+        return seconds(calls, numbers, repetitions, lambda: progress.update(bar, advance=1, refresh=True), wait)
 
 
 def _nothing() -> None:
@@ -151,8 +156,8 @@ def every_method() -> list[str]:
 
 
 def small_sgd(parameters: Any) -> torch.optim.Optimizer:
-    """Of a rate with which the same batch over and over neither diverges nor reaches a loss of exactly zero."""
-    return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
+    """Of a rate so small that a thousand steps on the same batch leave the weights, and what a step does, the same."""
+    return torch.optim.SGD(parameters, lr=1e-6, momentum=0.9)
 
 
 def _row(name: str, times: dict[str, NDArray[np.float64]], memory: dict[str, int]) -> Cost:

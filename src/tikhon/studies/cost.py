@@ -15,6 +15,9 @@ from tikhon.core.recipe import Recipe
 
 MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
 
+BLOCK_SECONDS = 0.004
+"""A block of calls lasts at least this long: far above the clock's resolution, far below a drift of the machine."""
+
 
 class MeasuredStep(Protocol):
     """An optimizer step that can be taken again and again."""
@@ -95,26 +98,46 @@ class TrainingStep:
         return _bytes(self._model.state_dict(), self._optimizer.state_dict(), self._recipe.state_dict())
 
 
+def enough(call: Callable[[], object], wait: Callable[[], None] = lambda: None) -> int:
+    """How many calls make a block. Warms up on the way.
+
+    wait: returns when the device has done what it was given.
+    """
+    number = 1
+    for _ in range(3):
+        call()
+    while (taken := block(call, number, wait) * number) < BLOCK_SECONDS:
+        number = max(number + 1, int(number * 1.2 * BLOCK_SECONDS / max(taken, 1e-7)))
+    return number
+
+
+def block(call: Callable[[], object], number: int, wait: Callable[[], None] = lambda: None) -> float:
+    """Seconds a call, of so many on end."""
+    wait()
+    start = time.perf_counter()
+    for _ in range(number):
+        call()
+    wait()
+    return (time.perf_counter() - start) / number
+
+
 def seconds(
     steps: Mapping[str, Callable[[], object]],
+    numbers: Mapping[str, int],
     repetitions: int,
     on_round: Callable[[], None] = lambda: None,
     wait: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Seconds of every step, taken in turn so that a drift of the machine's speed meets all alike.
+    """Seconds of every step, blocks of them taken in turn so that a drift of the machine's speed meets all alike.
 
-    on_round: called after every round, outside the times; wait: returns when the device has done what it was given.
+    numbers: how many steps make a block of each; on_round: called after every round, outside the times.
     """
-    for step in steps.values():
-        step()
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repetitions):
         for name, step in steps.items():
-            wait()
-            start = time.perf_counter()
-            step()
-            wait()
-            times[name].append(time.perf_counter() - start)
+            if numbers[name] > 1:
+                step()  # finds the caches full of others' code and weights, as the steps of a training do not
+            times[name].append(block(step, numbers[name], wait))
         on_round()
     return times
 

@@ -12,7 +12,7 @@ from tikhon.data.sources import load_source
 
 @dataclass(frozen=True)
 class Reference:
-    """Data for a model, the size of a batch, and in how many rounds its steps are timed."""
+    """Data for a model, the size of a batch, and in how many rounds blocks of its steps are timed."""
 
     data: str
     batch_size: int
