@@ -16,9 +16,13 @@ from tikhon.math.quantization import quantization_noise
 class Noise(nn.Module):
     """A layer's parametrization: its weight, and by a hook its input, with the noise of the widths by their shares."""
 
+    levels: Tensor
+
     def __init__(self, choice: Choice, operation: int) -> None:
         super().__init__()
         self.decides = (choice, operation)  # in a tuple: its logits are in the model once, where its place is
+        levels = [2.0**bits - 1.0 for _, bits in choice.pairs[choice.slices[operation]]]
+        self.register_buffer("levels", choice.logits.new_tensor(levels), persistent=False)
         self.multiplications = 0
         self.in_pass = False  # whoever else reads the weight gets it as it is, and moves no random numbers
 
@@ -28,11 +32,8 @@ class Noise(nn.Module):
     def noisy(self, values: Tensor) -> Tensor:
         """The values with independent noise for every width, times its share."""
         choice, operation = self.decides
-        pairs = choice.pairs[choice.slices[operation]]
-        noisy = values
-        for share, (_, bits) in zip(choice.within(operation), pairs, strict=True):
-            noisy = noisy + share * quantization_noise(values, torch.rand_like(values), bits)
-        return noisy
+        uniform = torch.rand(len(self.levels), *values.shape, dtype=values.dtype, device=values.device)
+        return values + quantization_noise(values, uniform, choice.within(operation), self.levels)
 
     def enter(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         self.in_pass = True

@@ -54,21 +54,29 @@ def step_size(values: Tensor, bits: int) -> Tensor:
     >>> step_size(torch.tensor([0.5, 3.0, -1.5]), bits=2)
     tensor(1.5000)
     """
-    low, high = values.detach().aminmax()
-    step: Tensor = (high.clamp_min(0.0) - low.clamp_max(0.0)) / (2**bits - 1)
-    return step
+    return _span(values) / (2**bits - 1)
 
 
-def quantization_noise(values: Tensor, uniform: Tensor, bits: int) -> Tensor:
-    """Delta (u - 1/2), which stands for the error of rounding the values to b bits: mean 0, variance Delta^2 / 12.
+def quantization_noise(values: Tensor, uniform: Tensor, shares: Tensor, levels: Tensor) -> Tensor:
+    """sum_b p_b Delta_b (u_b - 1/2): the error of rounding the values to b bits, by the share of each width.
 
-    values: any shape; uniform: as values, draws from [0, 1); bits: b, at least 1. Returns as values; the gradient with
-    respect to the values is 0 (Shvetsov et al. 2022, arXiv 2208.14839).
+    values: any shape; uniform: u, (n, *that shape), draws from [0, 1); shares: p, (n,); levels: 2^b - 1 of every width,
+    (n,). Each noise has mean 0 and variance Delta_b^2 / 12. Returns as values; the gradient with respect to the values
+    is 0 (Shvetsov et al. 2022, arXiv 2208.14839).
 
-    >>> quantization_noise(torch.tensor([0.0, 3.0]), torch.tensor([0.0, 0.75]), bits=2)
+    >>> one = torch.ones(1)
+    >>> quantization_noise(torch.tensor([0.0, 3.0]), torch.tensor([[0.0, 0.75]]), shares=one, levels=3.0 * one)
     tensor([-0.5000,  0.2500])
     """
-    return step_size(values, bits) * (uniform - 0.5)
+    weights = (shares * (_span(values) / levels)).to(uniform.dtype)
+    # One product of a matrix and a vector, forward and backward, however many widths there are.
+    return (weights @ uniform.flatten(1)).view(values.shape) - 0.5 * weights.sum()
+
+
+def _span(values: Tensor) -> Tensor:
+    """Of the values and 0, as a number without gradient."""
+    low, high = values.detach().aminmax()
+    return high.clamp_min(0.0) - low.clamp_max(0.0)
 
 
 def _straight_through(integers: Tensor, passed: Tensor) -> Tensor:
