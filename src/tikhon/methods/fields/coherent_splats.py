@@ -88,6 +88,7 @@ class Decoded(nn.Module):
     def forward(self, leaf: Tensor) -> Tensor:
         parts = leaf[0].split([math.prod(one) for one in self.shapes])
         x, *layers = [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        x = x.contiguous(memory_format=torch.channels_last)  # so few channels are convolved and interpolated faster
         for size, kernel, bias in zip(self.sizes, layers[:-2:2], layers[1:-2:2], strict=True):
             x = F.interpolate(F.relu(F.conv2d(x, kernel, bias, padding=1)), size, mode="bilinear")
         change = F.conv2d(x, layers[-2], layers[-1], padding=1)
