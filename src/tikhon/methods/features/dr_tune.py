@@ -39,7 +39,7 @@ def rotated(x: Tensor, y: Tensor) -> Tensor:
     x, y = x - x.mean(0), y - y.mean(0)
     u, _, v = torch.linalg.svd(x.T @ y)
     flip = torch.cat([v.new_ones(len(v) - 1), torch.det(u @ v)[None]])
-    turned: Tensor = x @ u @ (flip[:, None] * v)
+    turned: Tensor = x @ (u @ (flip[:, None] * v))
     return turned
 
 
@@ -80,7 +80,8 @@ class DRTune(Method):
     features (B, D), the last one by default. The queue begins empty and fills as training goes on; the official code
     fills it before. Under mixing a row is of the class that is most of it.
 
-    Cost: a forward pass of the frozen copy, an SVD of D x D where it rotates, and the classifier on K rows.
+    Cost: a forward pass of the frozen copy, an SVD of D x D and two products of K rows with D x D where it rotates, and
+    the classifier on K rows.
     Reference: Zhou, Chen, Huang 2023, arXiv 2308.12058.
 
     >>> recipe = tikhon.Recipe(tikhon.DRTune(strength=1.0, size=512))
@@ -124,17 +125,16 @@ class DRTune(Method):
         self.frozen: nn.Module | None = None
 
     def check(self, model: nn.Module) -> None:
-        place = self._place(model)
+        place = self.at or last_linear(model, self.key)
         if not isinstance(find_module(model, place, self.key), nn.Linear):
             raise TikhonError(f"{self.key} needs a linear classifier, and {place!r} is none: name it with at=.")
 
     def taps(self, model: nn.Module) -> Sequence[str]:
-        return (self._place(model),)
-
-    def _place(self, model: nn.Module) -> str:
-        return last_linear(model, self.key) if self.at is None else self.at
+        assert self.at is not None, "taps follow prepare"
+        return (self.at,)
 
     def prepare(self, model: nn.Module) -> None:
+        self.at = self.at or last_linear(model, self.key)
         self.frozen = frozen_copy(model)
 
     def remember(self, output: Tensor, target: Target, step: Step) -> None:
@@ -147,16 +147,17 @@ class DRTune(Method):
 
     def _features(self, output: Tensor, step: Step) -> Tensor:
         """What goes into the classifier, (B, D); of several masks a sample, the mean."""
-        features: Tensor = step.tap(self._place(step.model)).input
+        assert self.at is not None, "terms follow prepare"
+        features: Tensor = step.tap(self.at).input
         if features.ndim != 2:
             raise TikhonError(f"{self.key} needs features (B, D) at its classifier, not {tuple(features.shape)}.")
         return features.reshape(-1, len(output), features.shape[1]).mean(0)
 
     @torch.no_grad()
     def _pretrained_features(self, step: Step) -> Tensor:
-        assert self.frozen is not None
+        assert self.frozen is not None, "terms follow prepare"
         found: list[Tensor] = []
-        head = self.frozen.get_submodule(self._place(step.model))
+        head = self.frozen.get_submodule(self.at or "")
         handle = head.register_forward_pre_hook(lambda _, args: found.append(args[0]))
         try:
             step.output(self.frozen, step.inputs)
@@ -168,7 +169,7 @@ class DRTune(Method):
         strength = step.value(self.strength)
         if strength == 0.0 or not len(self.queue):
             return {}
-        head = step.model.get_submodule(self._place(step.model))
+        head = step.model.get_submodule(self.at or "")
         assert isinstance(head, nn.Linear)
         pretrained, downstream, labels = self.queue.rows
         with torch.no_grad():
