@@ -59,18 +59,21 @@ class Gated(nn.Module):
     """The parametrization: input unit j of a layer, which is `expansion` columns of its weight, times its gate."""
 
     uniform: Tensor
+    weights: Tensor
 
     def __init__(self, weight: Tensor, units: int, open_at_first: float) -> None:
         super().__init__()
         like = weight.new_empty(units)
         self.log_alpha = nn.Parameter(torch.full_like(like, math.log(open_at_first) - math.log1p(-open_at_first)))
         self.register_buffer("uniform", torch.full_like(like, 0.5), persistent=False)  # drawn for every batch
+        self.register_buffer("weights", torch.full_like(like, weight.numel() / units), persistent=False)  # of each gate
 
     def gates(self) -> Tensor:
         return hard_concrete(self.log_alpha, self.uniform) if self.training else mean_gate(self.log_alpha)
 
     def forward(self, weight: Tensor) -> Tensor:
-        columns = self.gates().repeat_interleave(weight.shape[1] // len(self.log_alpha))
+        gates = self.gates()
+        columns = gates[:, None].expand(-1, weight.shape[1] // len(gates))
         return weight * columns.reshape(-1, *[1] * (weight.ndim - 2))
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -136,6 +139,7 @@ class L0(Method):
         self.plan: dict[str, Tensor] = {}
         """After export: group name -> kept units, for `tikhon.core.pruning.apply_plan` on a fresh model."""
         self._removable = Removable()
+        self._gates: list[Gated] = []
 
     def check(self, model: nn.Module) -> None:
         self._removable = find_removable(model, self.where, self.key)
@@ -154,23 +158,22 @@ class L0(Method):
         for one, units in self._readers(model):
             gated = Gated(one.leaf.detach(), units, self.open_at_first)
             parametrize.register_parametrization(one.module, one.attribute, gated)
+            self._gates.append(gated)
 
     def batch(self, inputs: Any, target: Target, step: Step) -> tuple[Any, Target]:
-        for one in _gated(step.model):
-            device = one.uniform.device
-            drawn = torch.rand(len(one.uniform), generator=step.generator(device), device=device)
-            one.uniform.copy_(drawn.clamp(1e-6, 1.0 - 1e-6))
+        uniform = [one.uniform for one in self._gates]
+        sizes, device = [len(one) for one in uniform], uniform[0].device
+        drawn = torch.rand(sum(sizes), generator=step.generator(device), device=device).clamp(1e-6, 1.0 - 1e-6)
+        torch._foreach_copy_(uniform, drawn.split(sizes))
         return inputs, target
 
     def parameter_terms(self, model: nn.Module, step: Step) -> Terms:
-        open_weights = [
-            chance_open(one.log_alpha).sum() * (weight.numel() / len(one.log_alpha))
-            for one, weight in _gated(model).items()
-        ]
-        return {"open weights": Term(torch.stack(open_weights).sum(), self.strength, per_sample=False)}
+        weights = torch.cat([one.weights for one in self._gates])
+        chances = chance_open(torch.cat([one.log_alpha for one in self._gates]))
+        return {"open weights": Term((weights * chances).sum(), self.strength, per_sample=False)}
 
     def export(self, model: nn.Module) -> nn.Module:
-        for one in _gated(model):
+        for one in self._gates:
             one.eval()  # what is merged is the gate for prediction, not the last that was drawn
         merge_parametrization(model, Gated)
         self._silence(model)
@@ -189,12 +192,3 @@ class L0(Method):
             for name in unit_parameters(group):
                 if name in parameters:
                     parameters[name][~torch.stack(read).any(0)] = 0.0
-
-
-def _gated(model: nn.Module) -> dict[Gated, Tensor]:
-    """Every set of gates with the weight that it acts on."""
-    return {
-        module[0]: module.original
-        for module in model.modules()
-        if isinstance(module, parametrize.ParametrizationList) and isinstance(module[0], Gated)
-    }
