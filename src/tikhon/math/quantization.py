@@ -54,7 +54,8 @@ def step_size(values: Tensor, bits: int) -> Tensor:
     >>> step_size(torch.tensor([0.5, 3.0, -1.5]), bits=2)
     tensor(1.5000)
     """
-    return _span(values) / (2**bits - 1)
+    step: Tensor = _span(values) / (2**bits - 1)
+    return step
 
 
 def quantization_noise(values: Tensor, uniform: Tensor, shares: Tensor, levels: Tensor) -> Tensor:
