@@ -61,7 +61,7 @@ class Mixed(nn.Module):
 def choices(model: nn.Module) -> Iterator[tuple[str, nn.Module, Choice]]:
     """Every decision with its place: the name, and the mixed module or the layer that holds it."""
     for name, module in model.named_modules():
-        if isinstance(choice := getattr(module, "choice", None), Choice):
+        if isinstance(choice := module._modules.get("choice"), Choice):  # walked in every step: not by attribute
             yield name, module, choice
 
 
