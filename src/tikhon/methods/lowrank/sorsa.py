@@ -33,16 +33,15 @@ def sorsa_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 def nonorthonormality(rows: Sequence[Tensor]) -> Tensor:
     """The mean of ||Q Q^T - I||_F over matrices with rows that should be orthonormal; not squared (by its code).
 
-    rows: matrices (r, n), for B its transpose. Returns a scalar, at least 0, whose gradient at 0 is 0.
+    rows: matrices (r, n) of one r, for B its transpose. Returns a scalar, at least 0, whose gradient at 0 is 0.
 
-    >>> nonorthonormality([torch.eye(2, 3), 2.0 * torch.eye(1, 3)])
+    >>> nonorthonormality([torch.eye(1, 3), 2.0 * torch.eye(1, 3)])
     tensor(1.5000)
     """
-    lengths = []
-    for matrix in rows:
-        eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-        lengths.append(torch.linalg.vector_norm(matrix @ matrix.T - eye))
-    return torch.stack(lengths).mean()
+    products = torch.stack([matrix @ matrix.T for matrix in rows])
+    identity = torch.eye(products.shape[-1], dtype=products.dtype, device=products.device)
+    lengths: Tensor = torch.linalg.vector_norm(products - identity, dim=(1, 2))
+    return lengths.mean()
 
 
 class SORSA(Method):
