@@ -20,13 +20,12 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 def power_iteration(matrix: Tensor, u: Tensor, iterations: int = 1) -> tuple[Tensor, Tensor]:
     """Closer to the leading singular vectors (u, v) of a matrix (m, n): v <- W^T u / |W^T u|, u <- W v / |W v|.
 
-    u: (m,), of length 1; returns (m,) and (n,). The error falls by (sigma_2 / sigma_1)^2 each time (Miyato et al. 2018,
-    algorithm 1). A matrix of zeros gives zeros.
+    u: (m,), of length 1; iterations: at least 1. Returns (m,) and (n,). The error falls by (sigma_2 / sigma_1)^2 each
+    time (Miyato et al. 2018, algorithm 1). A matrix of zeros gives zeros.
 
     >>> power_iteration(torch.diag(torch.tensor([2.0, 0.0])), torch.tensor([0.6, 0.8]))
     (tensor([1., 0.]), tensor([1., 0.]))
     """
-    v = F.normalize(matrix.mT @ u, dim=0)
     for _ in range(iterations):
         v = F.normalize(matrix.mT @ u, dim=0)
         u = F.normalize(matrix @ v, dim=0)
@@ -40,7 +39,8 @@ def spectrally_normalised(weight: Tensor, u: Tensor, v: Tensor, dim: int = 0) ->
     """
     with torch.autocast(weight.device.type, enabled=False):  # the norm is a quotient's denominator: in full precision
         sigma = torch.vdot(u, as_matrix(weight, dim) @ v)
-    return weight / torch.where(sigma == 0, 1.0, sigma)
+    # The gradient of a product passes over the weight less often than that of a quotient.
+    return weight * sigma.masked_fill(sigma == 0, 1.0).reciprocal()
 
 
 def as_matrix(weight: Tensor, dim: int = 0) -> Tensor:
@@ -122,6 +122,7 @@ class SpectralNorm(Method):
         if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
             raise TikhonError(f"iterations must be a positive integer, not {iterations!r}.")
         self.iterations, self.where = iterations, where
+        self._followed: list[tuple[SpectrallyNormalised, nn.Module]] = []
 
     def check(self, model: nn.Module) -> None:
         chosen = select(model, self.where)
@@ -139,11 +140,11 @@ class SpectralNorm(Method):
             dim = 1 if isinstance(one.module, TRANSPOSED) else 0
             kind = SpectrallyNormalised(one.leaf, dim, generator, iterations=15)
             parametrize.register_parametrization(one.module, one.attribute, kind)
+            self._followed.append((kind, one.module.get_submodule(f"parametrizations.{one.attribute}")))
 
     def after_step(self, model: nn.Module, step: Step) -> None:
-        for module in model.modules():
-            if isinstance(module, parametrize.ParametrizationList) and isinstance(module[0], SpectrallyNormalised):
-                module[0].follow(module.original, self.iterations)
+        for kind, chain in self._followed:
+            kind.follow(chain.get_parameter("original"), self.iterations)
 
     def export(self, model: nn.Module) -> nn.Module:
         merge_parametrization(model, SpectrallyNormalised)
