@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tikhon import ClassLoss, LabelSmoothing, Recipe, Target
-from tikhon.core.losses import weighted_losses
+from tikhon.core.losses import FEW_SCORES, weighted_losses
 
 from .common import ready, rows
 
@@ -30,14 +30,15 @@ LOSSES = [ClassLoss(), ClassLoss(per_class=squared), ClassLoss(log_probabilities
 @pytest.mark.parametrize("smoothing", [0.0, 0.3, torch.tensor(0.3, dtype=torch.float64)], ids=["0", "0.3", "a tensor"])
 @pytest.mark.parametrize("shares", [(), (0.75,), (0.75, 0.4)], ids=["alone", "mixed", "mixed twice"])
 @pytest.mark.parametrize("kind", ["labels", "positions", "probabilities"])
+@pytest.mark.parametrize("classes", [4, 1 + FEW_SCORES // 6], ids=["few scores", "many"])
 def test_it_is_the_mean_of_the_rows(
-    loss: ClassLoss, smoothing: float | Tensor, shares: tuple[float, ...], kind: str
+    loss: ClassLoss, smoothing: float | Tensor, shares: tuple[float, ...], kind: str, classes: int
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     positions = (2,) if kind == "positions" else ()
-    scores = torch.randn(6, 4, *positions, dtype=torch.float64, generator=generator).requires_grad_()
-    value = torch.randint(4, (6, *positions), generator=generator)
-    target = Target.of(torch.randn(6, 4, generator=generator).softmax(1) if kind == "probabilities" else value)
+    scores = torch.randn(6, classes, *positions, dtype=torch.float64, generator=generator).requires_grad_()
+    value = torch.randint(classes, (6, *positions), generator=generator)
+    target = Target.of(torch.randn(6, classes, generator=generator).softmax(1) if kind == "probabilities" else value)
     for share in shares:
         target = target.mix(torch.randperm(6, generator=generator), share)
     target = replace(target, smoothing=smoothing)
@@ -47,6 +48,13 @@ def test_it_is_the_mean_of_the_rows(
     torch.testing.assert_close(found, expected, check_dtype=False)
     gradients = (torch.autograd.grad(one, scores)[0] for one in (found, expected))
     torch.testing.assert_close(*gradients)
+
+
+def test_a_class_that_is_ruled_out_is_not_read_unless_smoothing_asks_for_it() -> None:
+    scores = torch.tensor([[0.0, 0.0, -torch.inf], [1.0, 0.0, -torch.inf]])
+    target = Target.of(torch.tensor([0, 1])).mix(torch.tensor([1, 0]), 0.7)
+    assert ClassLoss().mean_of(scores, target).isfinite()
+    assert ClassLoss().mean_of(scores, target.smooth(0.1)) == torch.inf
 
 
 @pytest.mark.parametrize("way", ["weights", "a share each", "total"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tikhon import Target
+from tikhon import Target, TikhonError
 from tikhon.core.target import Part
 
 CLASSES = 3
@@ -79,6 +80,29 @@ def test_operations_of_different_kinds_commute(chain: list[Operation], random: o
         one, other = apply(one, operation, table), apply(other, moved, table)
     torch.testing.assert_close(one.dense(CLASSES), other.dense(CLASSES))
     torch.testing.assert_close(one.lookup(lambda i: table[i]), other.lookup(lambda i: table[i]))
+
+
+def test_dense_has_classes_second_and_adds_up_to_the_total() -> None:
+    labels = torch.tensor([[0, 2], [1, 1]])
+    mixed = Target.of(labels).smooth(0.3).mix(torch.tensor([1, 0]), 0.75)
+    hot = torch.nn.functional.one_hot(labels, CLASSES).movedim(-1, 1).double()
+    expected = 0.7 * (0.75 * hot + 0.25 * hot.flip(0)) + 0.1
+    torch.testing.assert_close(mixed.dense(CLASSES, torch.float64), expected)
+    torch.testing.assert_close(mixed.dense(CLASSES, torch.float64, total=-0.5), -0.5 * expected)
+    torch.testing.assert_close(Target.of(expected.float()).dense(CLASSES), expected.float())
+
+
+def test_labels_without_probabilities_are_refused() -> None:
+    table = torch.ones(2, CLASSES) / CLASSES
+    for soften in (
+        lambda target: target.dense(CLASSES),
+        lambda target: target.parts[0].dense(CLASSES),
+        lambda target: target.distil(lambda part: table, 0.5, CLASSES),
+    ):
+        with pytest.raises(TikhonError, match="to be ignored"):
+            soften(Target.of(torch.tensor([1, -100])))
+        with pytest.raises(RuntimeError, match="out of bounds"):
+            soften(Target.of(torch.tensor([1, CLASSES])))
 
 
 def test_mixing_permutes_ids_and_weights_and_keeps_the_own_sample_first() -> None:

@@ -18,6 +18,10 @@ from tikhon.core.target import Target
 
 Kind = Literal["classes", "values", "custom", "output"]
 
+FEW_SCORES = 2**15
+"""Up to so many in a batch, a loss costs as many operations as it takes, and a dense target takes the fewest. Of more,
+it costs how often they are read and written, and labels say in one number what a dense target says in all."""
+
 
 @runtime_checkable
 class Loss(Protocol):
@@ -149,6 +153,10 @@ class ClassLoss:
     def mean_of(self, output: Tensor, target: Target) -> Tensor:
         """The mean loss where rows are mixed alike (`Target.alike`), and all positions and classes count alike."""
         scores = self.scores(output)
+        # Unless smoothed, labels alone are read: the score of another class may be infinite.
+        if target.smoothing and 0 < scores.numel() <= FEW_SCORES:
+            rows = scores.numel() / scores.shape[1]
+            return (scores * target.dense(scores.shape[1], scores.dtype, -1.0 / rows)).sum()
         # First, so that autograd adds its gradient to that of the labels in place.
         even = scores.sum() / -scores.numel() if target.smoothing else None
         mixed = reduce(add, (_times(self._mean(scores, part.value), part.share) for part in target.parts))

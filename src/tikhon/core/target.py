@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tikhon.core.batches import first_tensor
 from tikhon.core.errors import TikhonError
@@ -36,19 +35,31 @@ class Part:
     share: float | Tensor = 1.0
 
     def dense(self, classes: int) -> Tensor:
-        """The value as probabilities (B, K)."""
+        """The value as probabilities (B, K, ...)."""
         if self.value.is_floating_point():
             return self.value
-        return F.one_hot(self.labels(), classes).to(torch.get_default_dtype())
+        return self.added_to(_rows(self.value, classes, torch.get_default_dtype(), 0.0), 1.0)
 
-    def labels(self) -> Tensor:
-        """The value as class indices that each have probabilities."""
-        if self.value.device.type == "cpu" and self.value.numel() and int(self.value.min()) < 0:
+    def added_to(self, rows: Tensor, amount: float | Tensor) -> Tensor:
+        """`amount` of the value's probabilities, added in place to rows (B, K, ...); amount: a number, (), or (B,)."""
+        if isinstance(amount, Tensor) and amount.ndim:
+            amount = amount.reshape(-1, *[1] * (rows.ndim - 1))
+        if self.value.is_floating_point():
+            return rows.add_(self.value * amount)
+        places = self.value.unsqueeze(1)
+        if isinstance(amount, Tensor):
+            amounts = amount.to(rows).expand(places.shape)
+        else:
+            amounts = torch.full_like(places, amount, dtype=rows.dtype)
+        try:
+            return rows.scatter_add_(1, places, amounts)
+        except RuntimeError:  # torch looks at every label on the CPU
+            if int(self.value.min()) >= 0:
+                raise
             raise TikhonError(
                 "Some labels are to be ignored, and a label to be ignored has no probabilities: leave these samples "
                 "out of the batch, or leave out the method that softens targets."
-            )
-        return self.value
+            ) from None
 
     def mass(self) -> float | Tensor:
         """share * weight: a float or (B,)."""
@@ -115,20 +126,16 @@ class Target:
 
     def smooth(self, amount: float) -> Target:
         """Spread `amount` of the probability evenly over all classes (Szegedy et al. 2016)."""
-        return replace(self, smoothing=1.0 - (1.0 - self.smoothing) * (1.0 - amount))
+        return Target(self.parts, 1.0 - (1.0 - self.smoothing) * (1.0 - amount))
 
     def distil(self, of_part: Callable[[Part], Tensor], amount: float, classes: int) -> Target:
         """Replace `amount` of each part by the probabilities (B, K) that `of_part` gives for it."""
 
         def taught(part: Part) -> Part:
-            teacher = amount * of_part(part)
-            if part.value.is_floating_point():
-                return replace(part, value=(1.0 - amount) * part.value + teacher)
-            place = part.labels()[..., None]
-            rest = (1.0 - amount) * torch.ones_like(place, dtype=teacher.dtype)
-            return replace(part, value=teacher.scatter_add_(-1, place, rest))
+            value = part.added_to(amount * of_part(part), 1.0 - amount)
+            return Part(value, part.ids, part.weight, part.share)
 
-        return replace(self, parts=tuple(map(taught, self.parts)))
+        return Target(tuple(map(taught, self.parts)), self.smoothing)
 
     def weighted(self, weight: Tensor) -> Target:
         """Multiply the weight of every row's own sample by `weight` (B,), before any mixing."""
@@ -168,13 +175,17 @@ class Target:
             rows.append(found * (share.reshape(-1, *[1] * (found.ndim - 1)) if isinstance(share, Tensor) else share))
         return reduce(add, rows)
 
-    def dense(self, classes: int) -> Tensor:
-        """The target as probabilities (B, K): mixed, then smoothed."""
-        mixed = reduce(
-            add,
-            (
-                part.dense(classes) * (part.share[:, None] if isinstance(part.share, Tensor) else part.share)
-                for part in self.parts
-            ),
-        )
-        return (1.0 - self.smoothing) * mixed + self.smoothing / classes
+    def dense(self, classes: int, dtype: torch.dtype | None = None, total: float = 1.0) -> Tensor:
+        """The target as probabilities (B, K, ...), mixed, then smoothed; `total` times these."""
+        if dtype is None:
+            dtype = self.value.dtype if self.value.is_floating_point() else torch.get_default_dtype()
+        rows = _rows(self.value, classes, dtype, self.smoothing * (total / classes))
+        for part in self.parts:
+            part.added_to(rows, (1.0 - self.smoothing) * total * part.share)
+        return rows
+
+
+def _rows(value: Tensor, classes: int, dtype: torch.dtype, filled: float | Tensor) -> Tensor:
+    """(B, K, ...) for labels (B, ...) or probabilities of that shape, filled with one number."""
+    shape = value.shape if value.is_floating_point() else (len(value), classes, *value.shape[1:])
+    return torch.empty(shape, dtype=dtype, device=value.device).fill_(filled)
