@@ -832,6 +832,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "policy_noise_mask.policy_losses": Function(lambda d: (d.normal(4), d.normal(4))),
     "policy_noise_mask.spread": Function(lambda d: (d.positive(2, 3, 3), (6, 7))),
     "precision.at_least_float32": Function(lambda d: (d.normal(4, 3),)),
+    "precision.largest_magnitudes": Function(lambda d: (pair(d),), vmap=False),
     "preferences.sequence_log_probabilities": Function(
         lambda d: (d.normal(3, 4, 5), d.labels(12, 5).reshape(3, 4), d.labels(12, 2).reshape(3, 4).bool())
     ),

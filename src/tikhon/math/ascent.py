@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tikhon.math.precision import largest_magnitudes
+
 
 def ascent_offsets(gradients: Sequence[Tensor], radius: float) -> list[Tensor]:
     """radius * g / ||g||, the norm over all tensors together (Foret et al. 2021, arXiv 2010.01412, eq. 2 with p = 2).
@@ -18,10 +20,10 @@ def ascent_offsets(gradients: Sequence[Tensor], radius: float) -> list[Tensor]:
     """
     # Scaled to a largest element of 1 first: the squares of small gradients underflow, and dividing by a norm of 0
     # would throw the weights far away just when the network has fitted its data.
-    largest = torch.stack(_largest(gradients)).amax()
-    scaled = torch._foreach_div(list(gradients), largest.clamp_min(torch.finfo(largest.dtype).tiny))
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(scaled)))
-    return list(torch._foreach_mul(scaled, radius / norm.clamp_min(1.0)))
+    offsets = list(torch._foreach_div(list(gradients), largest_magnitudes(gradients).amax()))
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(offsets)))
+    torch._foreach_mul_(offsets, radius / norm.clamp_min(1.0))
+    return offsets
 
 
 def scaled_ascent_offsets(scales: Sequence[Tensor], gradients: Sequence[Tensor], radius: float) -> list[Tensor]:
@@ -33,8 +35,9 @@ def scaled_ascent_offsets(scales: Sequence[Tensor], gradients: Sequence[Tensor],
     >>> scaled_ascent_offsets([torch.tensor([1.0, 2.0])], [torch.tensor([3.0, 2.0])], 1.0)
     [tensor([0.6000, 1.6000])]
     """
-    directions = ascent_offsets(torch._foreach_mul(list(gradients), list(scales)), radius)
-    return list(torch._foreach_mul(directions, list(scales)))
+    offsets = ascent_offsets(torch._foreach_mul(list(gradients), list(scales)), radius)
+    torch._foreach_mul_(offsets, list(scales))
+    return offsets
 
 
 def relative_ascent_offsets(weights: Sequence[Tensor], gradients: Sequence[Tensor], share: float) -> list[Tensor]:
@@ -46,15 +49,8 @@ def relative_ascent_offsets(weights: Sequence[Tensor], gradients: Sequence[Tenso
     [tensor([0.1200, 0.1600])]
     """
     # Directions with a largest element of 1, because the squares of small gradients would underflow.
-    largest = [one.clamp_min(torch.finfo(one.dtype).tiny) for one in _largest(gradients)]
-    scaled = torch._foreach_div(list(gradients), largest)
+    offsets = list(torch._foreach_div(list(gradients), largest_magnitudes(gradients).unbind()))
     lengths = torch._foreach_mul(torch._foreach_norm(list(weights)), share)
-    factors = torch._foreach_div(lengths, torch._foreach_clamp_min(torch._foreach_norm(scaled), 1.0))
-    return list(torch._foreach_mul(scaled, factors))
-
-
-def _largest(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The largest magnitude of each. What the infinity norm is, which takes many times as long on a CPU."""
-    if torch.compiler.is_compiling():  # it knows no maximum over lists
-        return list(torch._foreach_norm(list(tensors), ord=torch.inf))
-    return list(torch._foreach_max(torch._foreach_abs(list(tensors))))
+    factors = torch._foreach_div(lengths, torch._foreach_clamp_min(torch._foreach_norm(offsets), 1.0))
+    torch._foreach_mul_(offsets, factors)
+    return offsets

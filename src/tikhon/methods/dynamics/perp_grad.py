@@ -12,7 +12,7 @@ from tikhon.core.errors import TikhonError
 from tikhon.core.method import Method
 from tikhon.core.parameters import Selected, Where, select
 from tikhon.core.step import Step
-from tikhon.math.precision import at_least_float32
+from tikhon.math.precision import at_least_float32, largest_magnitudes
 
 
 def orthogonal_to(weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
@@ -29,8 +29,7 @@ def orthogonal_to(weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> lis
     if not weights:
         return []
     # Directions with a largest element of 1, because the squares of small weights would underflow: <d, d> >= 1.
-    largest = torch._foreach_norm(weights, ord=float("inf"))
-    directions = torch._foreach_div(weights, [one.clamp_min(torch.finfo(one.dtype).tiny) for one in largest])
+    directions = torch._foreach_div(weights, largest_magnitudes(weights).unbind())
     along = [
         product.sum() / square.sum().clamp_min(1.0)
         for product, square in zip(
