@@ -45,7 +45,7 @@ def spectrally_normalised(weight: Tensor, u: Tensor, v: Tensor, dim: int = 0) ->
 
 def as_matrix(weight: Tensor, dim: int = 0) -> Tensor:
     """(m, n): units, which are dimension `dim`, by everything else."""
-    return weight.movedim(dim, 0).flatten(1)
+    return (weight.movedim(dim, 0) if dim else weight).flatten(1)
 
 
 class SpectrallyNormalised(nn.Module):
