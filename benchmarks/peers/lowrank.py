@@ -60,9 +60,9 @@ def adapted_by_peft(model: nn.Module, start: str | bool) -> nn.Module:
     return get_peft_model(model, config)
 
 
-def adapted_by_us(model: nn.Module) -> tuple[tk.Recipe, nn.Module]:
+def adapted_by_us(model: nn.Module, iterations: int | None = None) -> tuple[tk.Recipe, nn.Module]:
     weights = {f"{name}.weight" for name in wide_layers(model)}
-    recipe = tk.Recipe(tk.PiSSA(rank=RANK, where=lambda name, weight: name in weights))
+    recipe = tk.Recipe(tk.PiSSA(rank=RANK, where=lambda name, weight: name in weights, iterations=iterations))
     return recipe, recipe.prepare(model)
 
 
@@ -94,13 +94,16 @@ def step_of(make: Callable[[], nn.Module], inputs: Tensor, start: str | bool) ->
     return Pair(ours, theirs, tolerance=1e-4)
 
 
-def set_up(start: str) -> Pair:
-    """One layer of 1,024 x 1,024, and the product of the factors that it begins with."""
+def set_up(start: str, iterations: int | None, spread: float) -> Pair:
+    """One layer of 1,024 x 1,024, and the product of the factors that it begins with.
+
+    spread: of what is left of the weight, relative, between two starts that are equally good.
+    """
     plain = nn.Sequential(nn.Linear(1024, 1024))
     weight = plain[0].weight.detach()
 
     def ours() -> Tensor:
-        _, model = adapted_by_us(copy.deepcopy(plain))
+        _, model = adapted_by_us(copy.deepcopy(plain), iterations)
         adapter = model[0].parametrizations.weight
         a, b, _ = adapter[0].factors(adapter.original)
         return b @ a
@@ -110,21 +113,22 @@ def set_up(start: str) -> Pair:
         return layer.lora_B["default"].weight @ layer.lora_A["default"].weight
 
     def same() -> bool:
-        """Ours leaves no more of the weight than the peer's, which is the definition of the best product."""
+        """Ours leaves no more of the weight than the peer's: the best product is defined by leaving least."""
         left = [float((weight - one.detach()).norm()) for one in (ours(), theirs())]
-        return left[0] <= left[1] * (1.0 + 1e-5)
+        return left[0] <= left[1] * (1.0 + spread)
 
     return Pair(ours, theirs, same=same)
 
 
 @case("PiSSA, set up of a layer, 1024 x 1024, rank 16", peer="peft")
 def exact_start() -> Pair:
-    return set_up("pissa")
+    return set_up("pissa", None, spread=1e-5)
 
 
-@case("PiSSA, set up beside a randomised one, 1024 x 1024, rank 16", peer="peft", note="pissa_niter_4, approximate")
+@case("PiSSA, randomised set up of a layer, 1024 x 1024, rank 16", peer="peft", note="four power iterations by both")
 def randomised_start() -> Pair:
-    return set_up("pissa_niter_4")
+    # Draws of either leave 0.28% to 0.32% more than the best product; three iterations leave 0.39%.
+    return set_up("pissa_niter_4", 4, spread=5e-4)
 
 
 @case("PiSSA, a training step, perceptron 1024-1024-1024-10, batch 128", peer="peft")

@@ -805,6 +805,11 @@ FUNCTIONS: Mapping[str, Function] = {
         vmap=False,
         compiles=False,
     ),
+    "singular.leading_singular": Function(
+        lambda d: (torch.diag(torch.arange(1.0, 5.0, dtype=torch.float64)) + 0.1 * d.normal(4, 4), 2),
+        differentiable=False,
+        vmap=False,
+    ),
     "shares.capped_shares": Function(
         lambda d: (d.positive(3, 5), d.positive(3, 1), 2.0 * torch.ones(3, 1, dtype=torch.float64), d.positive(3, 5)),
         bfloat16=False,

@@ -28,8 +28,8 @@ class Adapter(nn.Module):
         self.shape, self.columns, self.rows = weight.shape, a.shape[1], b.shape[0]
         self.scaled, self.scale = s is not None, scale
         self._leaf = torch.cat([a, b.T] if s is None else [a, b.T, s[:, None]], dim=1)
-        product = (b if s is None else b * s) @ a
-        self.register_buffer("residual", weight.detach().flatten(1) - scale * product)
+        scaled = b if s is None else b * s
+        self.register_buffer("residual", torch.addmm(weight.detach().flatten(1), scaled, a, alpha=-scale))
 
     def factors(self, leaf: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """A (r, in), B (out, r) and s (r,) or None, as views of the leaf."""

@@ -56,7 +56,10 @@ def test_the_product_is_the_best_approximation(scale) -> None:
     torch.testing.assert_close(weight - (b * s) @ a, residual)
 
 
-@pytest.mark.parametrize("method", [tikhon.PiSSA(3), tikhon.PiSSA(3, alpha=12.0), tikhon.SORSA(3, alpha=6.0)])
+STARTS = [tikhon.PiSSA(3), tikhon.PiSSA(3, alpha=12.0), tikhon.PiSSA(3, iterations=1), tikhon.SORSA(3, alpha=6.0)]
+
+
+@pytest.mark.parametrize("method", STARTS)
 def test_nothing_changes_at_the_start(method) -> None:
     model = network()
     expected = model(INPUTS)
@@ -80,6 +83,22 @@ def test_a_layer_computes_with_its_factors_what_it_would_with_its_weight(method,
     found = layer(x)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(found.square().sum(), (leaf, x)), gradients)
+
+
+def test_a_randomised_start_is_the_same_each_time_and_nearer_to_the_exact_one_the_more_iterations() -> None:
+    def residual(iterations):
+        torch.manual_seed(0 if iterations is None else iterations)  # which no draw may follow
+        model = nn.Sequential(nn.Linear(60, 40)).double()
+        with torch.no_grad():
+            model[0].weight.copy_(drawn(40, 60))
+        tikhon.Recipe(tikhon.PiSSA(3, iterations=iterations)).prepare(model)
+        return model[0].parametrizations.weight[0].residual
+
+    exact, few, more = residual(None), residual(1), residual(30)
+    torch.manual_seed(9)
+    torch.testing.assert_close(residual(1), few, rtol=0.0, atol=0.0)
+    assert exact.norm() < more.norm() < few.norm() < drawn(40, 60).norm()
+    assert (more - exact).norm() < 0.1 * (few - exact).norm()
 
 
 def test_a_weight_that_somebody_else_changes_too_is_used_as_it_is() -> None:
@@ -160,3 +179,6 @@ def test_ranks_and_layers_that_do_not_fit_are_refused() -> None:
         tikhon.Recipe(tikhon.SORSA(rank=5)).prepare(network())
     with pytest.raises(TikhonError, match="alpha"):
         tikhon.PiSSA(alpha=-1.0)
+    for iterations in (-1, 2.0, True):
+        with pytest.raises(TikhonError, match="iterations must be None or an integer"):
+            tikhon.PiSSA(iterations=iterations)

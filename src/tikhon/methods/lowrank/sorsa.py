@@ -14,7 +14,7 @@ from tikhon.core.parameters import Where, select
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
 from tikhon.core.terms import Term, Terms
-from tikhon.math.precision import at_least_float32
+from tikhon.math.singular import leading_singular
 
 
 def sorsa_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,8 +26,8 @@ def sorsa_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     >>> s
     tensor([4.])
     """
-    u, s, v = torch.linalg.svd(at_least_float32(weight), full_matrices=False)
-    return v[:rank].to(weight.dtype), s[:rank].to(weight.dtype), u[:, :rank].to(weight.dtype)
+    u, s, v = leading_singular(weight, rank)
+    return v.to(weight.dtype), s.to(weight.dtype), u.to(weight.dtype)
 
 
 def nonorthonormality(rows: Sequence[Tensor]) -> Tensor:
