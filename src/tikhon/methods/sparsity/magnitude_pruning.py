@@ -122,11 +122,11 @@ class MagnitudePruning(Method):
         wanted, over = self._wanted(step)
         if wanted > self.reached and (over or step.number % self.every == 0):
             masks = largest_kept(leaves, wanted, self.scope)
-            self.masks.take({one.name: mask for one, mask in zip(chosen, masks, strict=True)})
+            # As numbers: to multiply by them takes a tenth of what it takes to fill by bits.
+            self.masks.take({one.name: mask.to(leaf) for one, leaf, mask in zip(chosen, leaves, masks, strict=True)})
             self.reached = wanted
         if self.masks.tensors:
-            for leaf, mask in zip(leaves, self.masks.matching(chosen), strict=True):
-                leaf.masked_fill_(~mask, 0.0)
+            torch._foreach_mul_(leaves, self.masks.matching(chosen))
 
     def _wanted(self, step: Step) -> tuple[float, bool]:
         """The sparsity of now, and whether the pruning phase is over."""
