@@ -118,7 +118,7 @@ class MagnitudePruning(Method):
 
     def after_step(self, model: nn.Module, step: Step) -> None:
         chosen = step.select(self.where)
-        leaves = [one.leaf for one in chosen]
+        leaves: list[Tensor] = [one.leaf for one in chosen]
         wanted, over = self._wanted(step)
         if wanted > self.reached and (over or step.number % self.every == 0):
             masks = largest_kept(leaves, wanted, self.scope)
