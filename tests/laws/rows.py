@@ -810,6 +810,7 @@ FUNCTIONS: Mapping[str, Function] = {
         differentiable=False,
         vmap=False,
     ),
+    "scalar_distances.scalar_sums": Function(lambda d: (d.normal(70), d.normal(70))),
     "shares.capped_shares": Function(
         lambda d: (d.positive(3, 5), d.positive(3, 1), 2.0 * torch.ones(3, 1, dtype=torch.float64), d.positive(3, 5)),
         bfloat16=False,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tikhon import TikhonError
-from tikhon.math.dependence import distance_covariance
+from tikhon.math.dependence import PAIRS, distance_covariance
 
 
 def drawn(*shape, seed=0):
@@ -33,6 +33,36 @@ def test_it_is_its_definition(shapes, unbiased) -> None:
     x, y = drawn(*shapes[0]), drawn(*shapes[1], seed=1)
     found = float(distance_covariance(x, y, unbiased))
     assert found == pytest.approx(by_definition(x, y, unbiased), rel=1e-6, abs=1e-8)
+
+
+def by_pairs(x, y, unbiased=False):
+    """A column of zeros changes no distance, and makes vectors of the scalars, which are compared pair by pair."""
+    return distance_covariance(*(torch.stack([one, torch.zeros_like(one)], 1) for one in (x, y)), unbiased)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("n", [PAIRS + 1, 1024, 1025, 2500])
+def test_many_scalars_without_their_pairs_have_the_same_value_and_gradient(n, ties) -> None:
+    x = drawn(n) + 1e3
+    y = (x - 1e3).square() + drawn(n, seed=1)
+    if ties:
+        x, y = x.round(), y.round()
+    pair = [x.requires_grad_(), y.requires_grad_()]
+    for unbiased in (False, True):
+        found, expected = distance_covariance(*pair, unbiased), by_pairs(*pair, unbiased)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+        gradients = torch.autograd.grad(found, pair), torch.autograd.grad(expected, pair)
+        for mine, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-9 * float(other.abs().max()))
+
+
+def test_many_scalars_in_single_precision_lose_nothing_in_sums() -> None:
+    x = drawn(5000).float()
+    y = (x.square() + drawn(5000, seed=1).float()) + 100.0
+    found = distance_covariance(x, y)
+    assert found.dtype == torch.float32
+    assert float(found) == pytest.approx(float(distance_covariance(x.double(), y.double())), rel=1e-6)
+    assert float(found) == pytest.approx(float(by_pairs(x.double(), y.double())), rel=1e-6)
 
 
 def test_it_sees_what_correlation_does_not_and_nothing_where_nothing_is() -> None:
