@@ -480,6 +480,18 @@ FUNCTIONS: Mapping[str, Function] = {
     "attacks.rows_norm": Function(lambda d: (d.normal(4, 3),)),
     "attacks.steepest": Function(lambda d: (d.normal(4, 3), "2")),
     "attacks.within": Function(lambda d: (d.normal(4, 3), 0.5, "2")),
+    "balancing.balancing_step": Function(
+        lambda d: (
+            torch.tensor([0, 2, 3, 7]),
+            0.5 * d.positive(4),
+            (2.0 * d.positive(4), 2.0 * d.positive(3)),
+            (d.normal(4), d.normal(3)),
+            1e-9,
+        ),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
+    ),
     "best_response.responding_squared_norms": Function(
         lambda d: (d.normal(3, 2, 2), d.normal(3, 2, 2), d.normal(4, 3))
     ),
@@ -890,12 +902,21 @@ FUNCTIONS: Mapping[str, Function] = {
     "sinkhorn.default_tolerance": Function(
         lambda d: (d.positive(4, 3), 0.1), differentiable=False, vmap=False, compiles=False
     ),
+    "sinkhorn.dual_of": Function(
+        lambda d: (d.positive(4), d.positive(3), (d.normal(4), d.normal(3)), d.positive(4, 3), 1.0)
+    ),
     "sinkhorn.dual_value": Function(
         lambda d: (d.positive(4, 3), d.positive(4), d.positive(3), (d.normal(4), d.normal(3)), 1.0),
         differentiable=False,
     ),
     "sinkhorn.entropic_cost": Function(
         lambda d: (d.positive(4, 3), *shares(d.positive(4), d.positive(3)), 1.0), differentiable=False
+    ),
+    "sinkhorn.fitted_potentials": Function(
+        lambda d: (d.positive(4, 3), *shares(d.positive(4), d.positive(3)), 1.0, 1e-12, 20),
+        differentiable=False,
+        vmap=False,
+        compiles=False,
     ),
     "sinkhorn.implicit_potentials": Function(
         lambda d: (d.positive(4, 3), d.positive(4), d.positive(3), (d.normal(4), d.normal(3)), d.positive(4, 3)),

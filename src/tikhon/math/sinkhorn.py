@@ -107,10 +107,11 @@ def dual_value(cost: Tensor, a: Tensor, b: Tensor, potentials: Potentials, epsil
     arXiv 1803.00567, section 4.4.
     """
     held = (potentials[0].detach(), potentials[1].detach())
-    return _dual(a, b, held, plan_of(cost, held, epsilon), epsilon)
+    return dual_of(a, b, held, plan_of(cost, held, epsilon), epsilon)
 
 
-def _dual(a: Tensor, b: Tensor, potentials: Potentials, plan: Tensor, epsilon: float | Tensor) -> Tensor:
+def dual_of(a: Tensor, b: Tensor, potentials: Potentials, plan: Tensor, epsilon: float | Tensor) -> Tensor:
+    """`dual_value` where the plan of the potentials is at hand; differentiable in the marginals alone."""
     return a @ potentials[0] + b @ potentials[1] + epsilon * (a.sum() - plan.sum())
 
 
@@ -227,11 +228,11 @@ def sinkhorn(
     checked_solver(epsilon, tolerance, iterations)
     goal = default_tolerance(cost, epsilon) if tolerance is None else tolerance
     with torch.no_grad():
-        potentials, done = _fitted(cost, a, b, epsilon, goal, iterations)
+        potentials, done = fitted_potentials(cost, a, b, epsilon, goal, iterations)
     return transport(cost, a, b, potentials, epsilon, goal, done)
 
 
-def _fitted(
+def fitted_potentials(
     cost: Tensor, a: Tensor, b: Tensor, epsilon: float, tolerance: float, iterations: int
 ) -> tuple[Potentials, int]:
     """Potentials whose plan meets the marginals, and after how many iterations.
@@ -283,7 +284,7 @@ def transport(
     """The result that belongs to these potentials of the entropic problem."""
     potentials = (potentials[0].detach(), potentials[1].detach())
     plan = plan_of(cost, potentials, epsilon)
-    value = _dual(a, b, potentials, plan, epsilon)
+    value = dual_of(a, b, potentials, plan, epsilon)
     with torch.no_grad():
         error = float(marginal_error(plan, a, b))
     if torch.is_grad_enabled() and any(one.requires_grad for one in (cost, a, b)):

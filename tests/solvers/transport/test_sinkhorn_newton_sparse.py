@@ -143,6 +143,16 @@ def test_a_sparser_hessian_takes_more_iterations() -> None:
     assert dense.iterations < sparse.iterations
 
 
+def test_newtons_iterations_do_not_grow_with_the_points_but_with_what_a_fixed_number_of_entries_leaves_out() -> None:
+    for n in (128, 512):
+        cost = points(n)
+        counted, fixed = (sinkhorn_newton_sparse(cost, epsilon=5e-3, density=share) for share in (None, 15 / n))
+        assert counted.converged
+        assert counted.iterations <= 20 + 10
+        if n == 512:
+            assert fixed.iterations > 20 + 30
+
+
 def test_what_did_not_converge_says_so() -> None:
     for solver in (sinkhorn, sinkhorn_newton_sparse):
         found = solver(points(), epsilon=1e-3, iterations=10)
