@@ -229,9 +229,7 @@ def newton(size: int) -> Callable[[], object]:
     return lambda: tk.sinkhorn_newton_sparse(cost)
 
 
-@series(
-    "sparse_ot: points", axis="points", sizes=POINTS[:3], time=3.0, memory=2.0, note="k 4; its Newton steps solve n x n"
-)
+@series("sparse_ot: points", axis="points", sizes=POINTS, time=2.0, memory=2.0, note="k 4, gamma 0.1")
 def sparse(size: int) -> Callable[[], object]:
     cost = _squared_distances(size)
     return lambda: tk.sparse_ot(cost, k=4)

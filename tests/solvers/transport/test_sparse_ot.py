@@ -152,6 +152,43 @@ def test_the_gradient_of_the_plan_is_that_of_solving_again(k, gamma) -> None:
         assert float((gradient * move).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-5, abs=1e-7)
 
 
+@pytest.mark.parametrize("gamma", [1.0, 1e-2, 1e-4])
+@pytest.mark.parametrize(("n", "m"), [(150, 150), (200, 40)])
+def test_quadratic_transport_converges_however_few_entries_it_has(n, m, gamma) -> None:
+    found = sparse_ot(*problem(n, m), gamma=gamma)
+    assert found.converged
+    assert found.iterations < 300
+    primal = found.cost + 0.5 * gamma * found.plan.square().sum()
+    torch.testing.assert_close(found.value, primal, rtol=1e-8, atol=0.0)
+
+
+def test_costs_are_free_up_to_a_constant_and_a_unit() -> None:
+    cost, a, b = problem()
+    plan = sparse_ot(cost, a, b, gamma=0.1).plan
+    for unit in (1e-6, 1e6):
+        torch.testing.assert_close(sparse_ot(unit * cost, a, b, gamma=unit * 0.1).plan, plan, rtol=0.0, atol=1e-8)
+    moved = sparse_ot(cost + 1e4, a, b, gamma=0.1)
+    assert moved.converged
+    torch.testing.assert_close(moved.plan, plan, rtol=0.0, atol=1e-8)
+
+
+def test_where_k_leaves_nothing_out_it_changes_nothing() -> None:
+    cost, a, b = problem(60, 60)
+    free = sparse_ot(cost, a, b, gamma=0.1)
+    bounded = sparse_ot(cost, a, b, entries(free.plan), gamma=0.1)
+    assert bounded.converged
+    torch.testing.assert_close(bounded.plan, free.plan, rtol=0.0, atol=1e-9)
+
+
+def test_tolerance_is_what_the_climb_with_k_is_content_with() -> None:
+    cost, a, b = problem(60, 60)
+    loose, tight = (sparse_ot(cost, a, b, 2, gamma=1.0, tolerance=tolerance) for tolerance in (1e-2, 1e-9))
+    assert not tight.converged
+    assert loose.iterations < tight.iterations
+    assert loose.value <= tight.value + 1e-12
+    assert loose.value == pytest.approx(float(tight.value), rel=1e-2)
+
+
 def test_float32_is_solved_as_float64() -> None:
     cost, a, b = problem()
     single = sparse_ot(cost.float(), a.float(), b.float(), gamma=0.1)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from tikhon.core.card import Card
 from tikhon.core.errors import TikhonError
 from tikhon.math.sinkhorn import Transport, checked_problem, implicit_potentials, marginal_error
+from tikhon.math.transport_dual import GAIN, TransportDual
 
 __all__ = ["sparse_ot", "delta_omega", "max_omega", "sparse_columns"]
 
@@ -25,13 +22,17 @@ card = Card(
     claim="Explicit control of how many entries a column has, between exact (k = 1) and quadratic transport.",
     helps="Routing where every column has k places: tokens in rows, experts in columns.",
     hurts="Marginals of the rows that must be met exactly: the dual is not smooth at ties.",
-    cost="An L-BFGS run on n potentials, each evaluation a sort of the n m costs.",
+    cost="Some tens of passes over the n m costs; with k some hundreds where it binds.",
     neutral="",
     kind="solver",
 )
 
-ROUNDS = 50
-"""Of Newton's method after L-BFGS, at most."""
+FACTOR = 4.0
+"""Between one gamma on the way and the next."""
+WIDE = 0.05
+"""Of the spread of the costs: gamma times the mean mass of a row or column, at most, where the way begins."""
+COARSE = 0.01
+"""Of the mass: how far off the marginals is near enough on the way."""
 
 
 def _threshold(largest: Tensor, total: Tensor) -> Tensor:
@@ -85,28 +86,24 @@ def max_omega(v: Tensor, b: Tensor, gamma: float, k: int | None = None) -> Tenso
     return (v * y).sum(0) - 0.5 * gamma * b * y.square().sum(0)
 
 
-Problem = tuple[Tensor, Tensor, Tensor, float]
-"""Cost matrix, with columns in one piece of memory, marginals and gamma."""
-
-
 def _full_columns(v: Tensor, b: Tensor, gamma: float) -> Tensor:
     """`sparse_columns` without k and without its sort: Newton's method for the thresholds, which rise to their end."""
     tau, before = v.amax(0) - gamma * b, -1  # not above it: the largest entry alone makes up the sum there
     while True:
         above = (v - tau).clamp_min_(0.0)
-        inside = (above > 0).sum(0)
+        inside = above.sign().sum(0)
         if before == (before := int(inside.sum())):
             return above.div_(gamma)
         # Never down, as rounding would have it: the number of entries above only falls, and at last stays.
-        tau = tau + ((above.sum(0) - gamma * b) / inside.clamp_min(1)).clamp_min(0.0)
+        tau = tau + ((above.sum(0) - gamma * b) / inside.clamp_min(1.0)).clamp_min(0.0)
 
 
-def _semi_dual(problem: Problem, f: Tensor, k: int | None) -> tuple[float, Tensor]:
-    """<a, f> - sum_j b_j max_omega(f - c_j, b_j), at most the optimum, and the plan of f; a - T 1 is its gradient."""
-    cost, a, b, gamma = problem
-    v = (f - cost.T).T  # columns in one piece of memory, as the costs are
-    plan = _full_columns(v, b, gamma) if k is None else sparse_columns(v, b, gamma, k)
-    return float(a @ f - (v * plan).sum() + 0.5 * gamma * plan.square().sum()), plan
+def _fitted(dual: TransportDual, f: Tensor, gamma: float, k: int | None) -> tuple[float, Tensor, Tensor]:
+    """The dual at f (n,) and the g that suits it, these potentials (n + m,), and a plan with exact columns (n, m)."""
+    v = (f - dual.cost).T
+    plan = _full_columns(v, dual.b, gamma) if k is None else sparse_columns(v, dual.b, gamma, k)
+    x = torch.cat((f, gamma * plan.amax(0) - v.amax(0)))  # the largest entry of a column is always in the plan
+    return float(dual.masses @ x - 0.5 * gamma * plan.square().sum()), x, plan
 
 
 def sparse_ot(
@@ -120,15 +117,15 @@ def sparse_ot(
 ) -> Transport:
     """min <T, C> + (gamma/2) ||T||^2 over plans with marginals a and b and at most k entries in every column.
 
-    The semi-dual in the rows' potentials is climbed by L-BFGS and Newton's method, in float64 on the CPU. Columns are
-    exact and have never more than k entries. Without k (quadratic transport) the rows are met to `tolerance`; with k
-    the dual is not smooth where entries tie, and at its top the rows need not be met: `marginal_error` says by how much
-    they are not, and `value` is the dual's, a lower bound of the primal one. L-BFGS may stop a few tenths of a percent
-    below the top there. Plan and potentials are differentiable on the entries that the plan has: with k, where the
-    rows are met.
+    The dual is climbed in float64 on the CPU by Newton's method, from a larger gamma down. Columns are exact and have
+    never more than k entries. Without k (quadratic transport) the rows are met to `tolerance`; with k the dual is not
+    smooth where entries tie, and at its top the rows need not be met: `marginal_error` says by how much they are not,
+    and `value` is the dual's, a lower bound of the primal one. What climbs past the ties then is L-BFGS, which may stop
+    a few tenths of a percent below the top. Plan and potentials are differentiable on the entries that the plan has:
+    with k, where the rows are met.
 
     cost: (n, m); a: (n,), b: (m,), positive, of equal sums, None: uniform; k: in [1, n], None: no bound; gamma:
-    positive: small is close to exact transport; tolerance: of `marginal_error`; iterations: of L-BFGS, at most. The
+    positive: small is close to exact transport; tolerance: of `marginal_error`; iterations: of a climb, at most. The
     potentials f and g of the result give the plan as [f_i + g_j - C_ij]_+ / gamma on the k largest entries. By the
     envelope theorem, the gradient of `value` is the plan in C and f and g in the marginals. Raises `TikhonError` for
     what is no transport problem. Source: Liu, Puigcerver, Blondel 2022, arXiv 2209.15466.
@@ -149,16 +146,14 @@ def sparse_ot(
     with torch.no_grad():
         c, rows, columns = (one.detach().double().cpu() for one in (cost, a, b))
         rows = rows * (columns.sum() / rows.sum())  # masses that differ by rounding let the dual rise without end
-        c = c.T.contiguous().T
-        problem = (c, rows, columns, gamma)
-        f, done = _climbed(problem, torch.zeros(n, dtype=torch.float64), None, tolerance, iterations)
-        if k is not None:  # from the top of a function below: no lower than that, and past most of the ties
-            f, more = _climbed(problem, f, k, tolerance, iterations)
+        dual = TransportDual(c, rows, columns)
+        x, done = _quadratic(dual, gamma, tolerance, iterations)
+        if k is not None:
+            x, more = _bounded(dual, x, gamma, k, tolerance, iterations)
             done += more
-        _, plan = _semi_dual(problem, f, k)
-        g = -_threshold((f[:, None] - c).topk(k or n, dim=0).values, gamma * columns)
+        _, x, plan = _fitted(dual, x[:n], gamma, k)
         error = float(marginal_error(plan, rows, columns))
-        f, g, plan = (one.to(cost) for one in (f, g, plan))
+        f, g, plan = (one.to(cost) for one in (x[:n], x[n:], plan))
     # the Lagrangian at the optimum: its value, and the gradient that the envelope theorem gives
     slack = f @ (a - plan.sum(1)) + g @ (b - plan.sum(0))
     value = (plan * cost).sum() + 0.5 * gamma * plan.square().sum() + slack
@@ -170,40 +165,45 @@ def sparse_ot(
     return Transport(plan, (f, g), value, (plan * cost).sum(), error, done, error <= tolerance)
 
 
-def _climbed(problem: Problem, start: Tensor, k: int | None, tolerance: float, iterations: int) -> tuple[Tensor, int]:
-    """The rows' potentials at the top of the semi-dual, (n,), and after how many iterations."""
-    a = problem[1]
+def _quadratic(dual: TransportDual, gamma: float, tolerance: float, iterations: int) -> tuple[Tensor, int]:
+    """The potentials at the top of the dual without k, (n + m,), and after how many iterations.
 
-    def descent(x: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
-        value, plan = _semi_dual(problem, torch.from_numpy(x), k)
-        return -value, (plan.sum(1) - a).numpy()
+    From a gamma with which many entries are positive down to the one asked for: with few of them the plan falls into
+    pieces, and Newton's method does not see from afar what joins them.
+    """
+    mass, spread = float(dual.b.sum()), float(dual.cost.max() - dual.cost.min())
+    levels = [gamma]
+    while levels[-1] * FACTOR * mass <= WIDE * spread * max(dual.cost.shape):
+        levels.append(levels[-1] * FACTOR)
+    _, x, _ = _fitted(dual, torch.zeros_like(dual.a), levels[-1], None)
+    done = 0
+    for level in reversed(levels):
+        x, more = dual.newton(x, level, None, tolerance if level == gamma else COARSE * mass, iterations)
+        done += more
+    return x, done
 
-    options = {"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 0.0, "gtol": tolerance / len(a)}
-    found = minimize(descent, start.numpy(), jac=True, method="L-BFGS-B", options=options)
-    f, done = torch.from_numpy(found.x), int(found.nit)
-    for _ in range(ROUNDS):
-        value, plan = _semi_dual(problem, f, k)
-        if float((a - plan.sum(1)).abs().sum()) <= tolerance:
+
+def _bounded(
+    dual: TransportDual, x: Tensor, gamma: float, k: int, tolerance: float, iterations: int
+) -> tuple[Tensor, int]:
+    """From the potentials without k to those with it, and after how many iterations.
+
+    The dual without k lies below that with k, and with a smaller gamma its plan has fewer entries: of these tops the
+    highest on the dual with k is where to begin. What follows climbs past most of the ties.
+    """
+    n, coarse, level, done, ahead = len(dual.a), COARSE * float(dual.b.sum()), gamma, 0, x
+    best, x, plan = _fitted(dual, x[:n], gamma, k)
+    error = float(marginal_error(plan, dual.a, dual.b))
+    binds = error > coarse
+    while binds and error > tolerance:
+        level /= FACTOR
+        ahead, more = dual.newton(ahead, level, None, coarse, iterations)
+        done += more
+        value, fitted, plan = _fitted(dual, ahead[:n], gamma, k)
+        if value <= best + GAIN * abs(best):
             break
-        moved = _newton(problem, f, value, plan, k)
-        if moved is None:
-            break
-        f, done = moved, done + 1
-    return f, done
-
-
-def _newton(problem: Problem, f: Tensor, value: float, plan: Tensor, k: int | None) -> Tensor | None:
-    """The potentials after a step on the quadratic that the dual is around f; None where nothing rises."""
-    _, a, _, gamma = problem
-    inside = (plan > 0).to(plan)
-    hessian = (torch.diag(inside.sum(1)) - inside / inside.sum(0) @ inside.T) / gamma
-    gradient = a - plan.sum(1)
-    step: Tensor = torch.linalg.lstsq(hessian, gradient[:, None], driver="gelsd").solution[:, 0]
-    slack, smaller = 1e-14 * abs(value), 0.9 * float(gradient.norm())
-    for halvings in range(30):
-        moved: Tensor = f + step * 0.5**halvings
-        now, plan = _semi_dual(problem, moved, k)
-        # close to the top the rise is lost in rounding, and a smaller gradient says more
-        if now > value + slack or (now > value - slack and float((a - plan.sum(1)).norm()) < smaller):
-            return moved
-    return None
+        best, x, error = value, fitted, float(marginal_error(plan, dual.a, dual.b))
+    for climb in (dual.newton, dual.first_order):
+        x, more = climb(x, gamma, k, tolerance, iterations)
+        done += more
+    return x, done
