@@ -38,7 +38,7 @@ def balancing_step(entries: Tensor, values: Tensor, diagonal: Pair, right: Pair,
     r, c = r**-0.5, c**-0.5
     i, j = np.divmod(entries.cpu().numpy(), m)
     k = csr_matrix((values.double().cpu().numpy() * r[i] * c[j], (i, j)), shape=shape)
-    transposed = k.T.tocsr()
+    transposed = k.T
     wanted = r * u - k @ (c * v)
     iterations = count()
     x: NDArray[np.float64]

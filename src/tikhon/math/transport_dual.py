@@ -95,13 +95,13 @@ class TransportDual:
         """
         m, n = self._v.shape
         near = self._v > -NEAR * gamma * error / (n + m)
-        entries = torch.from_numpy(np.flatnonzero(near.numpy()))  # torch's takes ten times as long
+        entries = np.flatnonzero(near.numpy())  # torch's takes ten times as long
         far = min(1.0, error / float(self.b.sum()))
-        counts = (torch.bincount(one, minlength=size) for one, size in ((entries // n, m), (entries % n, n)))
-        columns, rows = (one + RIDGE * far**0.5 for one in counts)
+        counts = (np.bincount(one, minlength=size) for one, size in zip(np.divmod(entries, n), (m, n), strict=True))
+        columns, rows = (torch.from_numpy(one + RIDGE * far**0.5) for one in counts)
         ones = torch.ones(len(entries), dtype=torch.float64)
         right = gradient[n:], gradient[:n]
-        (g, f), _ = balancing_step(entries, ones, (columns, rows), right, min(0.1, max(1e-6, far)))
+        (g, f), _ = balancing_step(torch.from_numpy(entries), ones, (columns, rows), right, min(0.1, max(1e-6, far)))
         return gamma * torch.cat((f, g))
 
     def first_order(
