@@ -29,9 +29,9 @@ def balancing_step(entries: Tensor, values: Tensor, diagonal: Pair, right: Pair,
     K are so short that on an accelerator its replies would take longer.
 
     >>> half = torch.tensor([0.5, 0.5])
-    >>> right = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.0])
+    >>> right = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
     >>> balancing_step(torch.tensor([0, 3]), torch.tensor([0.4, 0.3]), (half, half), right, 1e-6)[0]
-    (tensor([5.5556, 0.0000]), tensor([-4.4444, -0.0000]))
+    (tensor([ 5.5556, -1.8750]), tensor([-4.4444,  3.1250]))
     """
     r, c, u, v = (one.double().cpu().numpy() for one in (*diagonal, *right))
     n, m = shape = len(r), len(c)
