@@ -50,24 +50,28 @@ class Pair:
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison. peer: the distribution that answers beside us; note: what a reader of the table has to know."""
+    """One comparison. peer: the distribution that answers beside us; note: what a reader of the table has to know;
+    limit: the target, of our time over the peer's."""
 
     name: str
     peer: str
     pair: Callable[[], Pair]
     note: str = ""
+    limit: float = 1.0
 
 
 _cases: list[Case] = []
 
 
-def case(name: str, *, peer: str, note: str = "") -> Callable[[Callable[[], Pair]], Callable[[], Pair]]:
+def case(
+    name: str, *, peer: str, note: str = "", limit: float = 1.0
+) -> Callable[[Callable[[], Pair]], Callable[[], Pair]]:
     """Make the function below, which builds inputs and both calls, a case of the table."""
 
     def keep(pair: Callable[[], Pair]) -> Callable[[], Pair]:
         if any((one.name, one.peer) == (name, peer) for one in _cases):
             raise ValueError(f"there are two cases {name!r} with the peer {peer}.")
-        _cases.append(Case(name, peer, pair, note))
+        _cases.append(Case(name, peer, pair, note, limit))
         return pair
 
     return keep
@@ -105,6 +109,7 @@ def measure(one: Case, seconds: float, refuse: bool = True) -> dict[str, Any]:
         "ratio": round(float(middle), 3),
         "ratio_low": round(float(low), 3),
         "ratio_high": round(float(high), 3),
+        "limit": one.limit,
         "memory_ratio": round(memory, 3),
         "same_answer": same,
         "microseconds": round(float(np.median(ours) * 1e6), 1),

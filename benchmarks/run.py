@@ -110,7 +110,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
             "same" if row["same_answer"] else "other",
         )
     console.print(table)
-    slower = [row for row in rows if row["ratio"] > 1.0]
+    slower = [row for row in rows if row["ratio"] > row["limit"]]
     console.print(
         f"\n{len(rows)} cases: median ratio {median(row['ratio'] for row in rows):.2f}; slower than the peer in "
         f"{len(slower)}."

@@ -99,6 +99,7 @@ def results(tmp_path) -> list[dict[str, object]]:
             "ratio": ratio,
             "ratio_low": ratio - 0.1,
             "ratio_high": ratio + 0.1,
+            "limit": 1.0,
             "memory_ratio": ratio,
             "same_answer": same,
             "note": f"a note on {case}",
@@ -112,12 +113,19 @@ def results(tmp_path) -> list[dict[str, object]]:
 def test_targets_are_computed_from_the_rows(results) -> None:
     drawing = tool()
     text = drawing.targets(results)
-    assert "any case: **not met**; slower in 1 of 2: slow (torch)." in text
+    assert "`compare` at most 5%: **not met**; slower in 1 of 2: slow (torch)." in text
+    assert "in nine of ten rounds, in 1 of 2." in text
     assert "median case: **not met**; it is 0.85." in text
     assert "0.85 of the peer's in the median case, more than the peer's in 1 of 2." in text
     assert "Another answer than the peer's in 1 of 2: slow (torch)." in text
     assert drawing.targets(results[:1]).count("met; ") == 2
     assert "not met" not in drawing.targets(results[:1])
+
+
+def test_a_case_is_held_to_its_own_limit(results) -> None:
+    text = tool().targets([row | {"limit": 1.2} for row in results])
+    assert "`compare` at most 5%: met; slower in 0 of 2." in text
+    assert "in nine of ten rounds, in 0 of 2." in text
 
 
 def test_every_case_has_a_line_the_slowest_first_and_marked(results) -> None:
@@ -141,7 +149,10 @@ def test_steps_are_a_row_a_recipe_and_a_column_a_model() -> None:
     lines = tool().steps(
         [{"model": "mlp", "methods": [plain, sam], **rest}, {"model": "cnn", "methods": [sam], **rest}]
     )
-    assert "adds to a step: mlp, cpu 72; cnn, cpu 72." in lines
+    assert lines.startswith(
+        "- mlp, cpu: the engine itself adds 72 microseconds to a step (**not met**: 25); "
+        "more than 5% beyond declared passes 0 of 1."
+    )
     assert "| recipe | mlp, cpu | cnn, cpu |" in lines
     assert "| none | 1.03 (1.03) |  |" in lines
     assert "| sam | 2.20 | 2.20 |" in lines
