@@ -203,9 +203,11 @@ class Run:
 
     def perturb(self, leaves: Sequence[Tensor], offsets: Sequence[Tensor]) -> None:
         leaves = list(leaves)
+        if self.sharded:
+            offsets = [part_of(offset, leaf) for offset, leaf in zip(offsets, leaves, strict=True)]
         with torch.no_grad():
-            self._perturbed.append((leaves, [leaf.detach().clone() for leaf in leaves]))
-            torch._foreach_add_(leaves, [part_of(offset, leaf) for offset, leaf in zip(offsets, leaves, strict=True)])
+            self._perturbed.append((leaves, [leaf.clone() for leaf in leaves]))
+            torch._foreach_add_(leaves, list(offsets))
 
     @property
     def perturbed(self) -> bool:

@@ -50,12 +50,12 @@ def _pair_sums(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     a, b = _distances(x), _distances(y)
     rows, columns = a.sum(1), b.sum(1)
     # the centred product from sums of rows alone: centring a matrix takes longer than the product of two
-    return torch.linalg.vecdot(a, b).sum(), rows @ columns, rows.sum() * columns.sum()
+    return torch.dot(a.flatten(), b.flatten()), rows @ columns, rows.sum() * columns.sum()
 
 
 def _distances(x: Tensor) -> Tensor:
     """(n, n), by differences: from squares, those of near points are lost in rounding."""
     points = x if x.ndim == 2 else x[:, None]
     if points.shape[1] == 1:
-        return (points - points.T).abs()
+        return (points - points.T).abs_()  # in place: fresh memory takes many times as long as the arithmetic
     return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")

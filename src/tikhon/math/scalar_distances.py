@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BLOCK = 32
+BLOCK = 64
 """So many neighbours, at most, are compared pair by pair: below, calls take longer than what they compute."""
 
 
@@ -65,7 +65,8 @@ def _within_blocks(x: Tensor, y: Tensor, rank: Tensor, side: int) -> Tensor:
     products = (x[:, :, None] - x[:, None]) * (y[:, :, None] - y[:, None])
     later = torch.ones(side, side, dtype=torch.bool, device=x.device).tril(-1)
     alike = (rank[:, :, None] > rank[:, None]) == later
-    return torch.where(alike, products, -products).sum()
+    # 1 or -1 by arithmetic, which is several times as fast as a choice
+    return torch.dot(products.flatten(), alike.to(x.dtype).mul_(2.0).sub_(1.0).flatten())
 
 
 def _between_halves(x: Tensor, y: Tensor, right: Tensor) -> Tensor:
