@@ -33,6 +33,7 @@ def supervised_contrast(features: Tensor, labels: Tensor, temperature: float = 0
     """
     unit = F.normalize(features)
     sharp = unit / temperature
+    labels = labels.contiguous()  # searchsorted warns of gaps
     ranked = labels.sort().values
     first = torch.searchsorted(ranked, labels)  # where its class begins: a number for each class below B
     others = torch.searchsorted(ranked, labels, right=True) - first - 1
