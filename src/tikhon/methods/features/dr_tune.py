@@ -123,6 +123,7 @@ class DRTune(Method):
         self.every, self.pooled, self.at = every, pooled, at
         self.queue = Queue(size)
         self.frozen: nn.Module | None = None
+        self._place = ""  # of the classifier, from `prepare` on: no step searches for it
 
     def check(self, model: nn.Module) -> None:
         place = self.at or last_linear(model, self.key)
@@ -130,11 +131,10 @@ class DRTune(Method):
             raise TikhonError(f"{self.key} needs a linear classifier, and {place!r} is none: name it with at=.")
 
     def taps(self, model: nn.Module) -> Sequence[str]:
-        assert self.at is not None, "taps follow prepare"
-        return (self.at,)
+        return (self._place,)
 
     def prepare(self, model: nn.Module) -> None:
-        self.at = self.at or last_linear(model, self.key)
+        self._place = self.at or last_linear(model, self.key)
         self.frozen = frozen_copy(model)
 
     def remember(self, output: Tensor, target: Target, step: Step) -> None:
@@ -147,8 +147,7 @@ class DRTune(Method):
 
     def _features(self, output: Tensor, step: Step) -> Tensor:
         """What goes into the classifier, (B, D); of several masks a sample, the mean."""
-        assert self.at is not None, "terms follow prepare"
-        features: Tensor = step.tap(self.at).input
+        features: Tensor = step.tap(self._place).input
         if features.ndim != 2:
             raise TikhonError(f"{self.key} needs features (B, D) at its classifier, not {tuple(features.shape)}.")
         return features.reshape(-1, len(output), features.shape[1]).mean(0)
@@ -157,7 +156,7 @@ class DRTune(Method):
     def _pretrained_features(self, step: Step) -> Tensor:
         assert self.frozen is not None, "terms follow prepare"
         found: list[Tensor] = []
-        head = self.frozen.get_submodule(self.at or "")
+        head = self.frozen.get_submodule(self._place)
         handle = head.register_forward_pre_hook(lambda _, args: found.append(args[0]))
         try:
             step.output(self.frozen, step.inputs)
@@ -169,7 +168,7 @@ class DRTune(Method):
         strength = step.value(self.strength)
         if strength == 0.0 or not len(self.queue):
             return {}
-        head = step.model.get_submodule(self.at or "")
+        head = step.model.get_submodule(self._place)
         assert isinstance(head, nn.Linear)
         pretrained, downstream, labels = self.queue.rows
         with torch.no_grad():
