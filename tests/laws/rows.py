@@ -764,6 +764,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "neural_collapse.variability": Function(lambda d: (d.normal(9, 2), torch.arange(3).repeat(3), 3), vmap=False),
     "norms.absolute_norm": Function(lambda d: (pair(d),), vmap=False),
     "norms.half_squared_norm": Function(lambda d: (pair(d),), vmap=False),
+    "norms.sum_of_entries": Function(lambda d: (pair(d),), vmap=False),
     "one_epoch.steps_to_reach": Function(
         lambda d: (
             torch.logspace(0, 3, 5, dtype=torch.float64),

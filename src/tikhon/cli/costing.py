@@ -122,7 +122,7 @@ def measured(
                 step = TrainingStep(Recipe(*arm.methods(), base=criterion), fresh, inputs, target, small_sgd)
                 memory = {PLAIN: peak_memory(plain), arm.name: peak_memory(step)}
                 calls: dict[str, Callable[[], object]] = {PLAIN: plain, arm.name: step}
-                if (declared := _declared(arm.name)) is not None and declared != Passes():
+                if _declared(arm.name) not in (None, Passes()):
                     calls |= {FORWARD: plain.forward, BOTH: plain.forward_and_backward, SWEEP: plain.sweep}
                 numbers = {name: enough(call, wait) for name, call in calls.items()}  # several steps: some diverge
                 taken = seconds(
@@ -177,8 +177,8 @@ def _declared(name: str) -> Passes | None:
 
 
 def _duration(declared: Passes, times: dict[str, NDArray[np.float64]]) -> float:
-    """Microseconds of passes and sweeps, as the plain model takes them."""
-    if declared == Passes():
+    """Microseconds of passes and sweeps, as the plain model takes them; they are timed where some are declared."""
+    if FORWARD not in times:
         return 0.0
     forward, both, sweep = (_undisturbed(times[name]) for name in (FORWARD, BOTH, SWEEP))
     return declared.forward * forward + declared.backward * max(0.0, both - forward) + declared.sweeps * sweep

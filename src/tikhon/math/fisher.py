@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.utils import _pytree as pytree
 
-from tikhon.math.norms import half_squared_norm
+from tikhon.math.norms import half_squared_norm, sum_of_entries
 
 GRADIENTS_AT_ONCE = 2**26
 """How many numbers the gradients of single samples may take at a time: 256 MB in float32."""
@@ -29,7 +29,7 @@ def anchor_penalty(weights: Sequence[Tensor], anchors: Sequence[Tensor], importa
     if not importance:
         return half_squared_norm(distances)
     products = torch._foreach_mul(torch._foreach_mul(distances, distances), list(importance))
-    return 0.5 * torch.stack([product.sum() for product in products]).sum()
+    return 0.5 * sum_of_entries(products)
 
 
 def squared_gradients(

@@ -15,7 +15,7 @@ def half_squared_norm(weights: Iterable[Tensor]) -> Tensor:
     tensor(12.5000)
     """
     factors = list(weights)
-    return 0.5 * _sum(torch._foreach_mul(factors, factors))
+    return 0.5 * sum_of_entries(torch._foreach_mul(factors, factors))
 
 
 def absolute_norm(weights: Iterable[Tensor]) -> Tensor:
@@ -24,9 +24,13 @@ def absolute_norm(weights: Iterable[Tensor]) -> Tensor:
     >>> absolute_norm([torch.tensor([3.0, -1.0]), torch.tensor([0.0])])
     tensor(4.)
     """
-    return _sum(torch._foreach_abs(list(weights)))
+    return sum_of_entries(torch._foreach_abs(list(weights)))
 
 
-def _sum(values: Iterable[Tensor]) -> Tensor:
-    """Of all entries. Not by norms: the way back through those takes twice as long."""
+def sum_of_entries(values: Iterable[Tensor]) -> Tensor:
+    """The sum over all tensors; a scalar. Of squares or magnitudes, the way back takes half of that through norms.
+
+    >>> sum_of_entries([torch.tensor([3.0, -1.0]), torch.tensor([0.5])])
+    tensor(2.5000)
+    """
     return torch.stack([one.sum() for one in values]).sum()
