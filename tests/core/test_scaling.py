@@ -114,6 +114,30 @@ def test_a_skipped_step_moves_nothing(kind: str, order: str) -> None:
     assert drawn.norms == pytest.approx(expected.norms)
 
 
+def test_a_skip_is_seen_when_the_parameter_that_told_it_is_frozen() -> None:
+    draws = Draws()
+    recipe = Recipe(draws)
+    model, optimizer = ready(recipe, mlp().float())
+    scaler = torch.amp.GradScaler("cpu", init_scale=INITIAL, growth_interval=1000)
+    scaled_step(recipe, optimizer, scaler, overflow=False, order="zero to none")
+    model[0].weight.requires_grad_(False)
+    optimizer.param_groups[0]["params"].reverse()  # the overflow is in another one
+    scaled_step(recipe, optimizer, scaler, overflow=True, order="zero to none")
+    scaled_step(recipe, optimizer, scaler, overflow=False, order="zero to none")
+    assert recipe.step == 2
+    assert recipe.log()["skipped/steps"] == 1
+    assert draws.drawn[1] == draws.drawn[2]  # drawn again, not as a further micro-batch
+
+
+def test_detaching_leaves_no_hook_on_a_parameter() -> None:
+    recipe = Recipe(L2(0.1))
+    model, optimizer = ready(recipe)
+    train(recipe, optimizer)
+    assert any(one._post_accumulate_grad_hooks for one in model.parameters())
+    recipe.detach()
+    assert not any(one._post_accumulate_grad_hooks for one in model.parameters())
+
+
 @pytest.mark.parametrize("kind", ["sgd", "fused sgd", "fused adam"])
 def test_gradients_and_penalties_are_unscaled_under_a_scaler(kind: str) -> None:
     def run(scale: bool) -> tuple[list[torch.Tensor], list[float]]:

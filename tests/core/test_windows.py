@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import tikhon
-from tikhon import L2, Method, Recipe, Term, TikhonError
+from tikhon import L1, L2, Method, Recipe, Term, TikhonError
+from tikhon.core.penalties import penalty_on
+from tikhon.math.norms import half_squared_norm
 
 from .common import CARD, Remembering, mlp, ready, rows, same, sgd, train, weights
 
@@ -159,6 +161,44 @@ def test_a_penalty_reaches_parameters_that_the_loss_does_not() -> None:
     before = model[0].weight.detach().clone()
     train(recipe, optimizer)
     torch.testing.assert_close(model[0].weight.detach(), before - 0.3)
+
+
+def test_a_penalty_in_closed_form_gives_such_parameters_a_gradient_of_their_own() -> None:
+    model = nn.ModuleList([nn.Linear(3, 4), nn.Linear(3, 3)]).double()
+    model.forward = lambda x: model[1](x)  # type: ignore[method-assign]
+    recipe = Recipe(L2(0.25, where="all"))
+    _, optimizer = ready(recipe, model)
+    before = weights(model)[0]
+    train(recipe, optimizer)
+    gradient = model[0].weight.grad
+    assert gradient is not None
+    assert gradient.data_ptr() != model[0].weight.data_ptr()
+    torch.testing.assert_close(gradient, 0.25 * before)
+
+
+def test_penalties_with_and_without_a_graph_add_up() -> None:
+    recipe = Recipe(L2(0.25), L1(0.5), Sum())
+    model, optimizer = ready(recipe)
+    x, y = rows()
+    loss = F.cross_entropy(model(x), y) + model[0].weight.sum()
+    for weight in (model[0].weight, model[2].weight):
+        loss = loss + 0.125 * weight.square().sum() + 0.5 * weight.abs().sum()
+    expected = torch.autograd.grad(loss, list(model.parameters()))
+    before = weights(model)
+    recipe.loss(x, y).backward()
+    recipe.methods["sum"].gradients = lambda parameters, step: None  # type: ignore[method-assign]
+    optimizer.step()
+    for old, new, slope in zip(before, weights(model), expected, strict=True):
+        torch.testing.assert_close(new, old - 0.1 * slope)
+
+
+def test_a_slope_is_the_derivative_of_the_value_with_its_graph() -> None:
+    leaves = [torch.randn(2, 3).requires_grad_(), torch.randn(4).requires_grad_()]
+    term = penalty_on(leaves, 1.0, half_squared_norm, gradient=list)
+    assert not term.value.requires_grad
+    found = torch.autograd.grad(term.with_graph(), leaves)
+    torch.testing.assert_close(list(found), [leaf.detach() for leaf in leaves])
+    assert term.with_graph().item() == term.value.item()
 
 
 def test_a_nan_penalty_is_named_and_forgotten() -> None:

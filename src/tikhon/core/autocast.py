@@ -13,8 +13,9 @@ from torch import Tensor
 from tikhon.core.batches import map_tensors
 
 HALF = (torch.float16, torch.bfloat16)
-_nothing = nullcontext()
 
+any_autocast = torch._C._is_any_autocast_enabled
+"""Whether autocast is on for some kind of device: the one question that every step asks."""
 
 _available = cache(torch.amp.is_autocast_available)
 
@@ -56,9 +57,9 @@ class Precision:
         self.dtype: torch.dtype | None = None
         """Of the caller's autocast; None without one."""
 
-    def full(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Inside, autocast is off, but for passes."""
-        return self._full(device.type) if autocast_on(device.type) else _nothing
+    def full(self, kind: str) -> AbstractContextManager[None]:
+        """Inside, autocast is off on this kind of device, but for passes."""
+        return self._full(kind) if autocast_on(kind) else nullcontext()
 
     @contextmanager
     def _full(self, kind: str) -> Iterator[None]:
@@ -79,10 +80,15 @@ class Precision:
         finally:
             self._caller, self.dtype = outer
 
+    @property
+    def plain(self) -> bool:
+        """Whether no autocast is in force, nor taken off for the time being."""
+        return self._caller is None and not any_autocast()
+
     def a_pass(self) -> AbstractContextManager[Any]:
         """Inside, autocast is as the caller set it."""
         if self._caller is None:
-            return _nothing
+            return nullcontext()
         # Autocast keeps the narrowed weights until it ends, and does not see that a second pass has others.
         torch.clear_autocast_cache()
         return self._caller()

@@ -95,8 +95,7 @@ class Hypergradients:
     # The objective ---------------------------------------------------------------------------------------------------
 
     def _of_penalties(self) -> Parts:
-        _, terms = self._objective.penalties()
-        return {name: (term.strength, term.value) for name, term in terms.items()}
+        return {name: (term.strength, term.with_graph()) for name, term in self._objective.penalties().items()}
 
     def _of_loss(self, seen: Pass, leaves: list[Tensor]) -> list[Slope]:
         run, objective = self._run, self._objective

@@ -50,10 +50,10 @@ class Objective:
         if not isinstance(self.loss, ClassLoss) or value.dtype != torch.int64 or not output.is_cpu or output.ndim < 2:
             return None
         try:
-            loss = self.plain(output, value)
+            loss = self.loss.mean(output, value)
         except (IndexError, RuntimeError, ValueError):
             return None
-        return loss if math.isfinite(loss.item()) else None
+        return self._alone(loss) if math.isfinite(loss.item()) else None
 
     def first(self, output: Tensor, target: Target, total: Total | None, ignored: bool) -> tuple[Tensor, Target]:
         """The pass that writes per-sample state; returns the loss and the final target, for repetitions."""
@@ -131,8 +131,8 @@ class Objective:
             result = result + strength * value
         return result
 
-    def penalties(self) -> tuple[Tensor | None, dict[str, Term]]:
-        """The weighted sum of the penalties on parameters, once per optimizer step, and its parts."""
+    def penalties(self) -> dict[str, Term]:
+        """The penalties on parameters, once per optimizer step."""
         terms: dict[str, Term] = {}
         for entry in self.plan.of("parameter_terms"):
             if entry.active():
@@ -146,11 +146,7 @@ class Objective:
                         f"finite? Lower the learning rate. {error}"
                     ) from error
                 terms |= self._named(entry, found)
-        total: Tensor | None = None
-        for term in terms.values():
-            weighted = resolve(term.strength, self.run.clock) * term.value
-            total = weighted if total is None else total + weighted
-        return total, terms
+        return terms
 
     def _named(self, entry: Entry, terms: Terms) -> dict[str, Term]:
         return {
@@ -163,15 +159,12 @@ class Objective:
         self.run.moment = moment
         entry.step.replay()
 
-    def refuse_nonfinite(self, loss: Tensor, penalties: Mapping[str, Tensor]) -> None:
-        """Name the part of the loss, or the penalty in it, that is NaN or infinite."""
-        value = loss.item()
-        if math.isfinite(value):
-            return
+    def diverged(self, value: float, penalties: Mapping[str, Tensor]) -> Diverged:
+        """Names the part of the loss, or the penalty in it, that is NaN or infinite. value: that of the loss."""
         parts = {**self.values, **penalties}
-        broken = [name for name, value in parts.items() if not math.isfinite(float(value))]
+        broken = [name for name, part in parts.items() if not math.isfinite(float(part))]
         where = ", ".join(broken) or "the sum of its terms"
-        raise Diverged(
+        return Diverged(
             f"The loss is {value} at step {self.run.clock.number} (epoch {self.run.clock.epoch}): "
             f"{where} is not finite. Nothing was updated. Check the inputs for NaN, lower the learning rate, or "
             "lower the strength of that term."

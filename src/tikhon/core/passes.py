@@ -41,21 +41,6 @@ class RandomState:
             torch.get_device_module(self.device).set_rng_state(self.accelerator, self.device)
 
 
-class _UnderWay:
-    """A pass, from its begin to its end. Written out, because every step enters it and generators take their time."""
-
-    def __init__(self, passing: Passing, of_loss: bool) -> None:
-        self._passing, self._of_loss = passing, of_loss
-
-    def __enter__(self) -> None:
-        passing = self._passing
-        self._outer = passing._of_loss, passing.inside
-        passing._of_loss, passing.inside = self._of_loss, True
-
-    def __exit__(self, *_: object) -> None:
-        self._passing._of_loss, self._passing.inside = self._outer
-
-
 class Passing:
     """Which pass is under way, for hooks inside the model. The copy that a copied model's hooks have says "none"."""
 
@@ -71,9 +56,23 @@ class Passing:
             return self._of_loss
         return torch._C._current_graph_task_id() != -1  # in backward, where only checkpoints run a model
 
-    def during(self, of_loss: bool) -> _UnderWay:
-        """Inside, a pass is under way: one of the loss or an extra one."""
-        return _UnderWay(self, of_loss)
+    def begin(self, of_loss: bool) -> tuple[bool, bool]:
+        """A pass is under way now: one of the loss or an extra one. Returns what `end` needs."""
+        outer = self._of_loss, self.inside
+        self._of_loss, self.inside = of_loss, True
+        return outer
+
+    def end(self, outer: tuple[bool, bool]) -> None:
+        self._of_loss, self.inside = outer
+
+    @contextmanager
+    def during(self, of_loss: bool) -> Iterator[None]:
+        """Inside, a pass is under way."""
+        outer = self.begin(of_loss)
+        try:
+            yield
+        finally:
+            self.end(outer)
 
 
 @contextmanager
@@ -100,14 +99,14 @@ class Statistics:
     """Running statistics of a model's norms, kept while a batch is in hand so that a refused one leaves no trace."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+        self.norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
         self._kept: list[tuple[Tensor, Tensor]] = []
 
     def keep(self) -> None:
         # Looked up at every batch: moving a model to a device replaces its buffers.
         self._kept = [
             (buffer, buffer.clone())
-            for norm in self._norms
+            for norm in self.norms
             if norm.training
             for buffer in norm._buffers.values()
             if buffer is not None

@@ -206,10 +206,11 @@ class Recipe:
         mode this is the plain base loss, and moves nothing. Where the loss in training is one of the output alone
         (`OutputLoss`), training needs no target.
         """
-        run = self._run
-        inputs, target, index = self._reading.read(inputs, target, index)
-        called = model if model is not None else self._wrapper if self._wrapper is not None else run.model
-        training = torch.is_grad_enabled() and run.model.training
+        run, bare = self._run, self._run.model
+        if target is None:
+            inputs, target, index = self._reading.read(inputs, target, index)
+        called = model if model is not None else self._wrapper if self._wrapper is not None else bare
+        training = torch.is_grad_enabled() and bare.training
         if target is None:
             if not training and self._base.kind != "output":
                 raise TikhonError("Without gradient or in eval mode this is the base loss, and that needs a target.")
@@ -311,7 +312,7 @@ class Recipe:
                 averages |= entry.method.averages()
         if run.sharded:
             let_go(run.model)
-        chosen = [one for one in every_parameter(run.model) if one.key in averages]
+        chosen = [one for one in every_parameter(run.model) if one.key in averages] if averages else []
         trained = [one.leaf.detach().clone() for one in chosen]
         copy_into([one.leaf for one in chosen], [averages[one.key] for one in chosen])
         try:

@@ -144,9 +144,12 @@ class Run:
     # Passes ----------------------------------------------------------------------------------------------------------
 
     def output(self, model: Any, inputs: Any) -> Tensor:
-        with self.precision.a_pass():
+        if self.precision.plain:
             output = self.read_output(call(model, inputs))
-            output = widened(output) if narrowed(output) else output
+        else:
+            with self.precision.a_pass():
+                output = self.read_output(call(model, inputs))
+                output = widened(output) if narrowed(output) else output
         if not isinstance(output, Tensor):
             raise TikhonError(
                 f"The model returned {type(output).__name__}, not a tensor: pass output= to the recipe, a key or a "
@@ -164,6 +167,7 @@ class Run:
 
     def end_batch(self) -> None:
         self.inputs, self._original, self._changed, self._clean = None, None, False, None
+        self.features, self.reads = {}, None
 
     def clean(self, output: Tensor) -> Tensor:
         if not self._changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -44,9 +45,11 @@ class Training:
     def __init__(self, plan: Plan, run: Run, objective: Objective, window: Window) -> None:
         self._plan, self._run, self._objective, self._window = plan, run, objective, window
         self._wanting_ids = needing_ids(plan)
+        self._owing = [entry.method for entry in plan.of("parameter_terms")]
+        self._around = next(iter(plan.of("around")), None)
         self._samples = 0
         self._statistics: Statistics | None = None
-        self._cached: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._cached: Callable[[], AbstractContextManager[None]] | None = None
         self.example: Any = None
         self.tuning: Tuning | None = None
 
@@ -66,12 +69,14 @@ class Training:
         if self._window.begin() and self.tuning is not None:
             self.tuning.forget()
         assert self._statistics is not None
-        device = run.device
-        if device.type == "cpu":  # elsewhere values are not looked at in time to refuse a batch for them
+        if self._statistics.norms and run.device.type == "cpu":  # elsewhere no value is looked at in time to refuse it
             self._statistics.keep()
         try:
-            with run.precision.full(device):
+            if run.precision.plain:
                 loss = self._loss(batch)
+            else:
+                with run.precision.full(run.device.type):
+                    loss = self._loss(batch)
         except BaseException:
             run.restore()
             self._statistics.restore()
@@ -81,8 +86,6 @@ class Training:
             raise
         finally:
             run.end_batch()
-            run.features = {}
-            run.reads = None
         run.clock.micro += 1
         return loss
 
@@ -97,21 +100,20 @@ class Training:
             run.begin_batch(batch.inputs, inputs, mixed=len(aim.parts) > 1)
         if self.example is None:
             self.example = export.example_of(inputs)
-        owing = [entry.method for entry in self._plan.of("parameter_terms")]
-        penalty = self._window.penalty(objective.penalties, owing) if owing else None
-        around = self._plan.of("around")
+        penalties = self._window.penalties(objective.penalties, self._owing) if self._owing else ()
+        around = self._around
         tuning = self.tuning if self.tuning is not None and self.tuning.due() else None
-        passes = _Passes(run, objective, self._cached, batch, inputs, aim, around[0].key if around else "", tuning)
-        if around and around[0].active():
+        passes = _Passes(run, objective, self._cached, batch, inputs, aim, around.key if around else "", tuning)
+        if around is not None and around.active():
             run.moment = "around"
-            around[0].step.replay()
-            loss = around[0].method.around(passes, around[0].step)
+            around.step.replay()
+            loss = around.method.around(passes, around.step)
             if run.perturbed:
                 self._restore_after(loss)
         else:
             loss = passes.first()
-        if penalty is not None:
-            loss = loss + penalty
+        for strength, penalty in penalties:
+            loss = torch.add(loss, penalty, alpha=strength)
         self._check_finite(loss)
         self._window.follow(loss)
         return loss
@@ -163,17 +165,18 @@ class Training:
 
     def _check_finite(self, loss: Tensor) -> None:
         # A look at the value waits for an accelerator: there it is taken at the first step and at the end of epochs.
-        if loss.device.type == "cpu" or self._run.clock.number == 0:
-            self._objective.refuse_nonfinite(loss, self._window.penalty_values)
-        else:
+        if not loss.is_cpu and self._run.clock.number:
             self._window.note(loss)
+        elif not math.isfinite(value := loss.item()):
+            raise self._objective.diverged(value, self._window.penalty_values)
 
     def before_step(self) -> None:
         """Gradients are complete: add the penalties' and let methods change them."""
         run = self._run
         run.restore()
         self._window.add_penalty_gradients()
-        self._in_place("gradients", self._gradients)
+        if self._plan.of("gradients"):
+            self._in_place("gradients", self._gradients)
 
     def _gradients(self, entry: Entry) -> None:
         chosen = self._run.select(getattr(entry.method, "where", "all"))
@@ -183,7 +186,8 @@ class Training:
         """The step happened."""
         run = self._run
         self._window.commit()
-        self._in_place("after_step", lambda entry: entry.method.after_step(run.model, entry.step))
+        if self._plan.of("after_step"):
+            self._in_place("after_step", lambda entry: entry.method.after_step(run.model, entry.step))
         if self.tuning is not None:
             self.tuning.commit()
         run.clock.number += 1
@@ -193,11 +197,9 @@ class Training:
     def _in_place(self, moment: str, act: Callable[[Entry], None]) -> None:
         """A moment that writes into parameters or gradients: those who act in it, one after another."""
         run, entries = self._run, self._plan.of(moment)
-        if not entries:
-            return
         outer, run.moment = run.moment, moment
         try:
-            with run.precision.full(run.device), torch.no_grad():
+            with run.precision.full(run.device.type), torch.no_grad():
                 for entry in entries:
                     if entry.active():
                         with run.whole([entry.method]):
@@ -242,7 +244,7 @@ class _Passes:
         self,
         run: Run,
         objective: Objective,
-        cached: Callable[[], AbstractContextManager[None]],
+        cached: Callable[[], AbstractContextManager[None]] | None,
         batch: Batch,
         inputs: Any,
         aim: Target | None,
@@ -301,8 +303,11 @@ class _Passes:
 
     def _forward(self) -> Tensor:
         run = self._run
-        if not run.taps.placed:
-            with self._cached(), run.passing.during(True):
+        outer = run.passing.begin(of_loss=True)
+        try:
+            if self._cached is None and not run.taps.placed:
                 return run.output(self._batch.called, self._inputs)
-        with self._cached(), run.passing.during(True), run.taps.recording() as run.features:
-            return run.output(self._batch.called, self._inputs)
+            with (self._cached or nullcontext)(), run.taps.recording() as run.features:
+                return run.output(self._batch.called, self._inputs)
+        finally:
+            run.passing.end(outer)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add, attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from tikhon.core.errors import Diverged
 from tikhon.core.memory import Staged
 from tikhon.core.method import Method
 from tikhon.core.run import Run
 from tikhon.core.shards import part_of, whole
-from tikhon.core.terms import Term
+from tikhon.core.strength import resolve
+from tikhon.core.terms import Slope, Term
 
-Penalties = Callable[[], tuple[Tensor | None, dict[str, Term]]]
+Penalties = Callable[[], dict[str, Term]]
+Weighted = list[tuple[float, Tensor]]
 Mark = tuple[int, list[int]]
 
 
@@ -25,14 +30,15 @@ class Window:
     def __init__(self, memories: Sequence[Staged], run: Run) -> None:
         self._memories = list(memories)
         self._run = run
-        self._penalty: Tensor | None = None
-        self._gradients: list[tuple[Tensor, Tensor]] = []
+        self._penalties: Weighted | None = None
+        self._slopes: list[tuple[float, Slope]] = []  # of the penalties, and by what to multiply them
         self.penalty_values: dict[str, Tensor] = {}
         self._batch: Mark = (0, [0] * len(self._memories))
         self._leaves: tuple[Tensor, ...] = ()
         self._watched: Tensor | None = None
         self._resumed = False
         self._version: int | None = None
+        self._hook: RemovableHandle | None = None
         self._broken: Tensor | None = None
 
     # Skipped steps ---------------------------------------------------------------------------------------------------
@@ -45,21 +51,36 @@ class Window:
         With several processes gradients are also written by their reduction, so there it counts only if it was dropped,
         as `zero_grad` does by default.
         """
+        self._let_go()
         self._leaves, self._watched, self._version = tuple(leaves), None, None
 
     def follow(self, loss: Tensor) -> None:
         """Look at the watched gradient when the backward pass of this loss has ended."""
-        if self._leaves and loss.requires_grad:
+        says_so = self._hook is not None and self._watched is not None and self._watched.requires_grad
+        if self._leaves and not says_so and loss.requires_grad:
             loss.register_hook(self._queue)
 
     def _queue(self, gradient: Tensor) -> None:
-        torch.autograd.Variable._execution_engine.queue_callback(self._accumulated)
+        torch.autograd.Variable._execution_engine.queue_callback(self._ended)
 
-    def _accumulated(self) -> None:
+    def _ended(self) -> None:
         if self._watched is None or self._watched.grad is None:
             self._watched = next((leaf for leaf in self._leaves if leaf.grad is not None), None)
-        gradient = None if self._watched is None else self._watched.grad
-        self._version = None if gradient is None else gradient._version
+        if self._watched is None:
+            self._version = None
+            return
+        self._accumulated(self._watched)
+        if self._run.world == 1:  # from now on this leaf says so itself, which costs a step less
+            self._let_go()
+            self._hook = self._watched.register_post_accumulate_grad_hook(self._accumulated)
+
+    def _accumulated(self, leaf: Tensor) -> None:
+        self._version = None if leaf.grad is None else leaf.grad._version
+
+    def _let_go(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
 
     def begin(self) -> bool:
         """A new micro-batch. Says whether what waited was forgotten, because its step was skipped."""
@@ -70,7 +91,9 @@ class Window:
             if self._leaves and all(leaf.grad is None for leaf in self._leaves):
                 self.forget()
                 forgotten = True
-        if self._run.clock.micro and self._watched is not None and self._version is not None:
+        if self._run.clock.micro and self._version is None:
+            self._let_go()  # the watched leaf had no gradient this time: another one may have
+        elif self._run.clock.micro and self._watched is not None:
             gradient = self._watched.grad
             if gradient is None or (self._run.world == 1 and gradient._version != self._version):
                 self.forget()
@@ -85,7 +108,7 @@ class Window:
         self._broken = None  # what was lost is not in this state
 
     def mark(self) -> Mark:
-        return self._run.clock.micro, [memory.staged for memory in self._memories]
+        return self._run.clock.micro, list(map(attrgetter("staged"), self._memories))
 
     def rewind(self, mark: Mark) -> None:
         """Back to an earlier micro-batch of this window."""
@@ -96,7 +119,7 @@ class Window:
         self._forget_penalty()
 
     def _forget_penalty(self) -> None:
-        self._penalty, self._gradients, self._version = None, [], None
+        self._penalties, self._slopes, self._version = None, [], None
 
     def forget(self) -> None:
         """Nothing of this window happened: a step that was tried was skipped."""
@@ -114,35 +137,50 @@ class Window:
 
     # Penalties on parameters -----------------------------------------------------------------------------------------
 
-    def penalty(self, compute: Penalties, methods: Sequence[Method]) -> Tensor | None:
-        """The value of these methods' penalties. Its gradient is taken once a window and added before the step."""
-        if self._penalty is None:
-            with self._run.whole(methods, moving=False):
-                total, terms = compute()
+    def penalties(self, compute: Penalties, methods: Sequence[Method]) -> Weighted:
+        """The values of these methods' penalties. Their gradient is found once a window and added before the step."""
+        if self._penalties is None:
+            run = self._run
+            with run.whole(methods, moving=False):
+                terms = compute()
+                strengths = [resolve(term.strength, run.clock) for term in terms.values()]
                 self.penalty_values = {name: whole(term.value.detach()) for name, term in terms.items()}
-                if total is None:
-                    return None
-                chosen = self._run.select("all")
-                found = torch.autograd.grad(total, [one.leaf for one in chosen], allow_unused=True)
-            pairs: list[tuple[Tensor, Tensor]] = [
-                (one.leaf, gradient) for one, gradient in zip(chosen, found, strict=True) if gradient is not None
-            ]
-            if self._run.sharded:
-                pairs = [(leaf, part_of(gradient, leaf)) for leaf, gradient in pairs]
-            self._gradients, self._penalty = pairs, whole(total.detach())
-        return self._penalty
+                slopes, graphs = [], []
+                for strength, term in zip(strengths, terms.values(), strict=True):
+                    # The leaves of shards may be wholes here, which do not last: there slopes go through a graph too.
+                    if term.slope is None or run.sharded:
+                        graphs.append(strength * term.with_graph())
+                    else:
+                        slopes.append((strength, term.slope))
+                if graphs:
+                    chosen = run.select("all")
+                    found = torch.autograd.grad(reduce(add, graphs), [one.leaf for one in chosen], allow_unused=True)
+            if graphs:
+                pairs = [(one.leaf, slope) for one, slope in zip(chosen, found, strict=True) if slope is not None]
+                parts = [part_of(slope, leaf) if run.sharded else slope for leaf, slope in pairs]
+                slopes.append((1.0, Slope([leaf for leaf, _ in pairs], lambda _: parts)))
+            self._slopes = slopes
+            self._penalties = [*zip(strengths, self.penalty_values.values(), strict=True)]
+        return self._penalties
 
     def add_penalty_gradients(self) -> None:
-        gradients, penalties = [], []
-        for leaf, penalty in self._gradients:
-            if leaf.grad is None:
-                leaf.grad = penalty.clone()  # it may be an expanded view, into which nobody can write
-            else:
-                gradients.append(leaf.grad)
-                penalties.append(penalty)
-        if gradients:
-            torch._foreach_add_(gradients, penalties)
-        self._gradients = []
+        """Slopes in closed form are taken here, of the same weights still: what is at hand needs no room to wait in."""
+        if self._slopes:
+            self._add_slopes()
+
+    @torch.no_grad()
+    def _add_slopes(self) -> None:
+        for strength, slope in self._slopes:
+            gradients, values = [], []
+            for leaf, value in zip(slope.leaves, slope(), strict=True):
+                if leaf.grad is None:
+                    leaf.grad = strength * value  # a tensor of its own: it may be the leaf itself
+                else:
+                    gradients.append(leaf.grad)
+                    values.append(value)
+            if gradients:
+                torch._foreach_add_(gradients, values, alpha=strength)
+        self._slopes = []
 
     # The step happened -----------------------------------------------------------------------------------------------
 

@@ -15,6 +15,9 @@ def half_squared_norm(weights: Iterable[Tensor]) -> Tensor:
     tensor(12.5000)
     """
     factors = list(weights)
+    if not torch.is_grad_enabled():  # without graph these read less; their way back would take four times as long
+        norms = torch.stack(torch._foreach_norm(factors))
+        return 0.5 * norms.dot(norms)
     return 0.5 * sum_of_entries(torch._foreach_mul(factors, factors))
 
 
