@@ -613,6 +613,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "fix_match.pseudo_labels": Function(lambda d: (d.probabilities(5, 3), 0.5), differentiable=False),
     "flex_dpo.flex_dpo_losses": Function(lambda d: (d.normal(5, 2), 0.5, 0.2)),
     "fisher.anchor_penalty": Function(lambda d: (pair(d), pair(d), pair(d)), vmap=False),
+    "fisher.anchor_pull": Function(lambda d: (pair(d), pair(d), pair(d)), vmap=False),
     "fisher.squared_gradients": Function(
         lambda d: (squared_error, {"w": d.normal(3)}, d.normal(4, 3), d.normal(4)),
     ),

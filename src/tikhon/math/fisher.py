@@ -32,6 +32,18 @@ def anchor_penalty(weights: Sequence[Tensor], anchors: Sequence[Tensor], importa
     return 0.5 * sum_of_entries(products)
 
 
+def anchor_pull(
+    weights: Sequence[Tensor], anchors: Sequence[Tensor], importance: Sequence[Tensor] = ()
+) -> tuple[Tensor, ...]:
+    """F_i (theta_i - theta*_i), the gradient of `anchor_penalty` by each weight.
+
+    >>> anchor_pull([torch.tensor([1.0, 2.0])], [torch.tensor([0.0, 0.0])], [torch.tensor([4.0, 0.0])])
+    (tensor([4., 0.]),)
+    """
+    distances = torch._foreach_sub(list(weights), list(anchors))
+    return torch._foreach_mul(distances, list(importance)) if importance else distances
+
+
 def squared_gradients(
     loss: Callable[[dict[str, Tensor], Any, Tensor], Tensor], weights: Mapping[str, Tensor], inputs: Any, values: Tensor
 ) -> dict[str, Tensor]:

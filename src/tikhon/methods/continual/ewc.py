@@ -14,11 +14,12 @@ from tikhon.core.fisher import fisher_diagonal
 from tikhon.core.losses import weighted_losses
 from tikhon.core.method import Method
 from tikhon.core.parameters import Snapshot, Where
+from tikhon.core.penalties import penalty_on
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
 from tikhon.core.target import Target
-from tikhon.core.terms import Term, Terms
-from tikhon.math.fisher import anchor_penalty
+from tikhon.core.terms import Terms
+from tikhon.math.fisher import anchor_penalty, anchor_pull
 
 Labels = Literal["observed", "sampled"]
 
@@ -101,9 +102,14 @@ class EWC(Method):
         if not self.anchor.tensors:
             return {}
         chosen = step.select(self.where)
-        leaves = [one.leaf for one in chosen]
-        distance = anchor_penalty(leaves, self.anchor.matching(chosen), self.importance.matching(chosen))
-        return {"distance": Term(distance, self.strength, per_sample=False)}
+        anchors, importance = self.anchor.matching(chosen), self.importance.matching(chosen)
+        distance = penalty_on(
+            [one.leaf for one in chosen],
+            self.strength,
+            lambda leaves: anchor_penalty(leaves, anchors, importance),
+            gradient=lambda leaves: anchor_pull(leaves, anchors, importance),
+        )
+        return {"distance": distance}
 
     def task_end(self, batches: Iterable[tuple[Any, Tensor]] | None, step: Step) -> None:
         if batches is None:

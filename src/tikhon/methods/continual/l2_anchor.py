@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from tikhon.core.card import Card
 from tikhon.core.method import Method
 from tikhon.core.parameters import Snapshot, Where, effective_weights
+from tikhon.core.penalties import penalty
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
-from tikhon.core.terms import Term, Terms
-from tikhon.math.fisher import anchor_penalty
+from tikhon.core.terms import Terms
+from tikhon.math.fisher import anchor_penalty, anchor_pull
 
 
 class L2Anchor(Method):
@@ -61,8 +62,14 @@ class L2Anchor(Method):
         if not self.anchor.tensors:
             return {}
         chosen = [*{one.name: one for one in step.select(self.where)}.values()]  # weight norm has two leaves a weight
-        distance = anchor_penalty([one.weight for one in chosen], self.anchor.matching(chosen))
-        return {"distance": Term(distance, self.strength, per_sample=False)}
+        anchors = self.anchor.matching(chosen)
+        distance = penalty(
+            chosen,
+            self.strength,
+            lambda weights: anchor_penalty(weights, anchors),
+            gradient=lambda weights: anchor_pull(weights, anchors),
+        )
+        return {"distance": distance}
 
     def task_end(self, batches: Iterable[tuple[Any, Tensor]] | None, step: Step) -> None:
         self.anchor.take(effective_weights(step.select(self.where)))

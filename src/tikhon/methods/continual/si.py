@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from tikhon.core.card import Card
 from tikhon.core.method import Method
 from tikhon.core.parameters import Selected, Snapshot, Where
+from tikhon.core.penalties import penalty_on
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
-from tikhon.core.terms import Term, Terms
-from tikhon.math.fisher import anchor_penalty
+from tikhon.core.terms import Terms
+from tikhon.math.fisher import anchor_penalty, anchor_pull
 
 
 def path_importance(
@@ -89,9 +90,14 @@ class SI(Method):
         if not self.importance.tensors:
             return {}
         chosen = step.select(self.where)
-        leaves = [one.leaf for one in chosen]
-        distance = 2.0 * anchor_penalty(leaves, self.anchor.matching(chosen), self.importance.matching(chosen))
-        return {"distance": Term(distance, self.strength, per_sample=False)}
+        anchors, importance = self.anchor.matching(chosen), self.importance.matching(chosen)
+        distance = penalty_on(
+            [one.leaf for one in chosen],
+            self.strength,
+            lambda leaves: 2.0 * anchor_penalty(leaves, anchors, importance),
+            gradient=lambda leaves: torch._foreach_mul(anchor_pull(leaves, anchors, importance), 2.0),
+        )
+        return {"distance": distance}
 
     def gradients(self, parameters: Sequence[Selected], step: Step) -> None:
         # No gradient is changed: what the step will be worth is known once the optimizer has moved the weights.
@@ -101,8 +107,8 @@ class SI(Method):
         gradients = [one.leaf.grad for one in parameters if one.leaf.grad is not None]
         strength = step.value(self.strength)
         if self.importance.tensors and strength:
-            pulls = torch._foreach_sub(leaves, self.anchor.matching(list(parameters)))
-            torch._foreach_mul_(pulls, self.importance.matching(list(parameters)))
+            chosen = list(parameters)
+            pulls = anchor_pull(leaves, self.anchor.matching(chosen), self.importance.matching(chosen))
             own = list(torch._foreach_sub(gradients, pulls, alpha=2.0 * strength))
         else:
             own = [one.clone() for one in gradients]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from tikhon.core.card import Card
 from tikhon.core.method import Method
-from tikhon.core.parameters import Where, effective_weights
+from tikhon.core.parameters import Where
+from tikhon.core.penalties import penalty
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
-from tikhon.core.terms import Term, Terms
+from tikhon.core.terms import Terms
 from tikhon.math.norms import absolute_norm, half_squared_norm
 
 
@@ -55,8 +57,8 @@ class ElasticNet(Method):
         self.where = where
 
     def parameter_terms(self, model: nn.Module, step: Step) -> Terms:
-        weights = effective_weights(step.select(self.where)).values()
+        chosen = step.select(self.where)
         return {
-            "l1": Term(absolute_norm(weights), self.l1, per_sample=False),
-            "l2": Term(half_squared_norm(weights), self.l2, per_sample=False),
+            "l1": penalty(chosen, self.l1, absolute_norm, gradient=torch._foreach_sign),
+            "l2": penalty(chosen, self.l2, half_squared_norm, gradient=list),
         }

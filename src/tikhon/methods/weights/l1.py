@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from tikhon.core.card import Card
 from tikhon.core.method import Method
-from tikhon.core.parameters import Where, effective_weights
+from tikhon.core.parameters import Where
+from tikhon.core.penalties import penalty
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
-from tikhon.core.terms import Term, Terms
+from tikhon.core.terms import Terms
 from tikhon.math.norms import absolute_norm
 
 
@@ -51,5 +53,5 @@ class L1(Method):
         self.where = where
 
     def parameter_terms(self, model: nn.Module, step: Step) -> Terms:
-        weights = effective_weights(step.select(self.where))
-        return {"norm": Term(absolute_norm(weights.values()), self.strength, per_sample=False)}
+        chosen = step.select(self.where)
+        return {"norm": penalty(chosen, self.strength, absolute_norm, gradient=torch._foreach_sign)}

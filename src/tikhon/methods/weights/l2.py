@@ -6,10 +6,11 @@ from torch import nn
 
 from tikhon.core.card import Card
 from tikhon.core.method import Method
-from tikhon.core.parameters import Where, effective_weights
+from tikhon.core.parameters import Where
+from tikhon.core.penalties import penalty
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
-from tikhon.core.terms import Term, Terms
+from tikhon.core.terms import Terms
 from tikhon.math.norms import half_squared_norm
 
 
@@ -49,5 +50,5 @@ class L2(Method):
         self.where = where
 
     def parameter_terms(self, model: nn.Module, step: Step) -> Terms:
-        weights = effective_weights(step.select(self.where))
-        return {"norm": Term(half_squared_norm(weights.values()), self.strength, per_sample=False)}
+        # Of half the square of w the gradient is w itself.
+        return {"norm": penalty(step.select(self.where), self.strength, half_squared_norm, gradient=list)}
