@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -63,16 +65,32 @@ class SpectrallyNormalised(nn.Module):
         self.register_buffer("u", u)
         self.register_buffer("v", v)
 
-    def follow(self, weight: Tensor, iterations: int) -> None:
-        u, v = power_iteration(as_matrix(weight, self.dim), self.u, iterations)
-        self.u.copy_(u)
-        self.v.copy_(v)
-
     def forward(self, weight: Tensor) -> Tensor:
         return spectrally_normalised(weight, self.u, self.v, self.dim)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return weight
+
+
+@torch.no_grad()
+def _follow(kinds: Sequence[SpectrallyNormalised], weights: Sequence[Tensor], iterations: int) -> None:
+    """What `power_iteration` does, written into the vectors of all weights at once."""
+    matrices = [as_matrix(weight, kind.dim) for kind, weight in zip(kinds, weights, strict=True)]
+    us, vs = [kind.u for kind in kinds], [kind.v for kind in kinds]
+    for _ in range(iterations):
+        for matrix, u, v in zip(matrices, us, vs, strict=True):
+            torch.mv(matrix.mT, u, out=v)
+        _normalise(vs)
+        for matrix, u, v in zip(matrices, us, vs, strict=True):
+            torch.mv(matrix, v, out=u)
+        _normalise(us)
+
+
+def _normalise(vectors: list[Tensor]) -> None:
+    """`F.normalize` in place."""
+    lengths = torch._foreach_norm(vectors)
+    torch._foreach_clamp_min_(lengths, 1e-12)
+    torch._foreach_div_(vectors, lengths)
 
 
 class SpectralNorm(Method):
@@ -143,8 +161,8 @@ class SpectralNorm(Method):
             self._followed.append((kind, one.module.get_submodule(f"parametrizations.{one.attribute}")))
 
     def after_step(self, model: nn.Module, step: Step) -> None:
-        for kind, chain in self._followed:
-            kind.follow(chain.get_parameter("original"), self.iterations)
+        kinds = [kind for kind, _ in self._followed]
+        _follow(kinds, [chain.get_parameter("original") for _, chain in self._followed], self.iterations)
 
     def export(self, model: nn.Module) -> nn.Module:
         merge_parametrization(model, SpectrallyNormalised)
