@@ -46,7 +46,7 @@ PASSES: dict[str, Passes] = {
     "perp_grad": Passes(sweeps=9),
     "quant_nas": Passes(sweeps=7),
     "sam": Passes(forward=1, backward=1, sweeps=7),
-    "sara": Passes(sweeps=4),
+    "sara": Passes(sweeps=3),
     "si": Passes(sweeps=4),
     "spectral_norm": Passes(sweeps=5),
     "trades": Passes(forward=11, backward=11, sweeps=1),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tikhon.core.card import Card
 from tikhon.core.errors import TikhonError
 from tikhon.core.method import Method
-from tikhon.core.parameters import Selected, Snapshot, Where, copy_into, freeze_others, select
+from tikhon.core.parameters import Selected, Snapshot, Where, freeze_others, select
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
 from tikhon.core.terms import Term, Terms
@@ -27,7 +27,9 @@ def nuclear_norm(matrix: Tensor) -> Tensor:
     >>> nuclear_norm(torch.diag(torch.tensor([3.0, -4.0])))
     tensor(7.)
     """
-    singular: Tensor = torch.linalg.svdvals(at_least_float32(matrix).flatten(1))
+    matrix = at_least_float32(matrix).flatten(1)
+    tall = matrix if len(matrix) >= matrix.shape[1] else matrix.T  # half the time
+    singular: Tensor = torch.linalg.svdvals(tall)
     return singular.sum()
 
 
@@ -102,8 +104,10 @@ class SaRA(Method):
         self.threshold, self.share, self.reselect = threshold, share, reselect
         self.strength = checked("strength", strength, low=0.0)
         self.where, self.freeze = where, freeze
-        self.trained = Snapshot()  # which entries train: bool
-        self.kept = Snapshot()  # the values of those that do not
+        self.trained = (
+            Snapshot()
+        )  # 1 for entries that train, 0 for others: numbers, which multiply much faster than bool
+        self.kept = Snapshot()  # the values of those that do not, and 0 for others
         self.begun_anew = False
         self._stopped: list[nn.Parameter] = []
         if reselect is None:
@@ -126,8 +130,9 @@ class SaRA(Method):
             self._stopped = freeze_others(model, [one.leaf for one in chosen])
 
     def _select(self, chosen: Sequence[Selected]) -> None:
-        self.trained.take({one.name: one.leaf.detach().abs() < self.threshold for one in chosen})
-        self.kept.take({one.name: one.leaf for one in chosen})
+        leaves = {one.name: one.leaf.detach() for one in chosen}
+        self.trained.take({name: (leaf.abs() < self.threshold).to(leaf.dtype) for name, leaf in leaves.items()})
+        self.kept.take({name: leaf * (leaf.abs() >= self.threshold) for name, leaf in leaves.items()})
 
     def _known(self, chosen: Sequence[Selected]) -> list[Selected]:
         """Those that were there to choose among: what other methods add trains as it would."""
@@ -147,16 +152,16 @@ class SaRA(Method):
             self.begun_anew = True
         known = self._known(parameters)
         gradients = [one.leaf.grad for one in known if one.leaf.grad is not None]
-        masks = self.trained.matching(known)
         if gradients:
-            torch._foreach_mul_(gradients, [mask.to(one.dtype) for mask, one in zip(masks, gradients, strict=True)])
+            torch._foreach_mul_(gradients, self.trained.matching(known))
 
     def after_step(self, model: nn.Module, step: Step) -> None:
         # without a gradient an optimizer's weight decay and momentum still move a weight
         chosen = self._known(step.select(self.where))
-        leaves = [one.leaf for one in chosen]
-        kept = zip(self.trained.matching(chosen), leaves, self.kept.matching(chosen), strict=True)
-        copy_into(leaves, [torch.where(*entry) for entry in kept])
+        leaves: list[Tensor] = [one.leaf for one in chosen]
+        if leaves:
+            torch._foreach_mul_(leaves, self.trained.matching(chosen))
+            torch._foreach_add_(leaves, self.kept.matching(chosen))
 
     def export(self, model: nn.Module) -> nn.Module:
         for parameter in self._stopped:
