@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,10 @@ from tikhon.core.card import Card
 from tikhon.core.errors import TikhonError
 from tikhon.core.export import merge_parametrization
 from tikhon.core.method import Method
-from tikhon.core.parameters import Where, check_parametrizable, effective_weights, select
+from tikhon.core.parameters import Where, check_parametrizable, select
 from tikhon.core.step import Step, seed_for
 from tikhon.core.strength import Strength, checked
+from tikhon.core.target import Target
 from tikhon.core.terms import Term, Terms
 from tikhon.math.precision import at_least_float32
 
@@ -114,6 +116,8 @@ class CoherentDecoderReg(Method):
     dimensions by default; levels: doublings from the code's resolution to the maps'; width: channels of the decoder.
     Where views correspond by optical flow, add `flow_difference` of their points to the base loss.
 
+    Every map must take part in each forward pass, of which the variation is taken.
+
     Cost: the decoder, once a forward pass. Nothing after export: the maps are plain parameters again.
     Reference: Paliwal, Ye, Xiong, Kotovenko, Ranjan, Chandra, Khademi Kalantari 2024, arXiv 2403.19495. Layout of the
     decoder and strength are ours: the paper's settings could not be consulted.
@@ -160,6 +164,7 @@ class CoherentDecoderReg(Method):
             raise TikhonError(f"segments must be integers, not {segments.dtype}: number them.")
         self.where, self.levels, self.width = where, levels, width
         self.register_buffer("segments", segments, persistent=False)
+        self._places: list[str] = []  # of the decoders, from `prepare` on
 
     def check(self, model: nn.Module) -> None:
         chosen = select(model, self.where)
@@ -178,11 +183,17 @@ class CoherentDecoderReg(Method):
         for one in select(model, self.where):
             decoder = Decoded(one.leaf.detach(), self.levels, self.width, seed_for(self.key, one.name))
             parametrize.register_parametrization(one.module, one.attribute, decoder)
+            place = one.name.removesuffix(one.attribute)
+            self._places.append(f"{place}parametrizations.{one.attribute}.0")
 
-    def parameter_terms(self, model: nn.Module, step: Step) -> Terms:
+    def taps(self, model: nn.Module) -> Sequence[str]:
+        return self._places
+
+    def terms(self, output: Tensor, target: Target, step: Step) -> Terms:
+        # Of the maps that the pass has made: the decoder is most of the cost, and as a penalty it would run once more.
         if step.value(self.strength) == 0.0:
             return {}
-        maps = effective_weights(step.select(self.where)).values()
+        maps = [step.tap(place).output for place in self._places]
         variation = torch.stack([masked_variation(one, self.segments) for one in maps]).mean()
         return {"variation": Term(variation, self.strength, per_sample=False)}
 
