@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +33,9 @@ class Adapter(nn.Module):
         self.register_buffer("residual", torch.addmm(weight.detach().flatten(1), scaled, a, alpha=-scale))
 
     def factors(self, leaf: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """A (r, in), B (out, r) and s (r,) or None, as views of the leaf."""
-        a, b, *s = leaf.split([self.columns, self.rows, *[1] * self.scaled], dim=1)
-        return a, b.T, s[0][:, 0] if s else None
+        """A (r, in), B (out, r) and s (r,) or None, as views of the leaf; of several leaves (..., r, n) all at once."""
+        a, b, *s = leaf.split([self.columns, self.rows, *[1] * self.scaled], dim=-1)
+        return a, b.mT, s[0][..., 0] if s else None
 
     def forward(self, leaf: Tensor) -> Tensor:
         a, b, s = self.factors(leaf)
@@ -43,10 +44,10 @@ class Adapter(nn.Module):
     def linear(self, leaf: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
         """The layer's output (..., out) for inputs (..., in), without the weight; the same to rounding."""
         a, b, s = self.factors(leaf)
-        rows = x.reshape(-1, self.columns)
+        rows = x if x.ndim == 2 else x.reshape(-1, self.columns)
         inner = F.linear(rows, a) if s is None else F.linear(rows, a) * s
-        outputs = torch.addmm(F.linear(rows, self.residual, bias), inner, b.T, alpha=self.scale)
-        return outputs.reshape(*x.shape[:-1], self.rows)
+        outputs = torch.addmm(F.linear(rows, self.residual, bias), inner, b.mT, alpha=self.scale)
+        return outputs if x.ndim == 2 else outputs.reshape(*x.shape[:-1], self.rows)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         # Asked for once, with the weight that the factors were made from.
@@ -62,11 +63,10 @@ def adapter_of(chosen: Selected) -> Adapter:
 
 def _low_rank_linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """x W^T + bias through the factors: the gradient of a weight that is frozen but for them is never needed."""
-    chain = layer.get_submodule("parametrizations.weight")
-    assert isinstance(chain, parametrize.ParametrizationList)
-    adapter = chain[0]
+    chain: Any = layer.parametrizations.weight  # type: ignore[union-attr]
+    adapter, *others = chain._modules.values()  # each look-up by a list's own means would cost a small product
     # where somebody has changed the weight since, and for intervals, whose bounds are tight through the weight alone
-    if len(chain) > 1 or not isinstance(adapter, Adapter) or not isinstance(x, Tensor):
+    if others or not isinstance(adapter, Adapter) or not isinstance(x, Tensor):
         return nn.Linear.forward(layer, x)
     return adapter.linear(chain.original, x, layer.bias)
 

@@ -47,7 +47,10 @@ class Selected:
         """Looked up at every use: sharded training replaces parameters."""
         if self.leaf_name == self.attribute:
             return self.module._parameters[self.attribute]  # type: ignore[return-value]
-        return self.module.get_parameter(self.leaf_name)
+        # as `get_parameter` finds it, in a tenth of the time: a step asks many times
+        _, _, own = self.leaf_name.rpartition(".")
+        chain: Any = self.module._modules["parametrizations"]._modules[self.attribute]  # type: ignore[union-attr]
+        return chain._parameters[own]  # type: ignore[no-any-return]
 
     @property
     def weight(self) -> Tensor:

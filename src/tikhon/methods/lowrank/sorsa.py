@@ -33,12 +33,13 @@ def sorsa_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 def nonorthonormality(rows: Sequence[Tensor]) -> Tensor:
     """The mean of ||Q Q^T - I||_F over matrices with rows that should be orthonormal; not squared (by its code).
 
-    rows: matrices (r, n) of one r, for B its transpose. Returns a scalar, at least 0, whose gradient at 0 is 0.
+    rows: matrices (r, n) of one r, for B its transpose, or several of one n as (..., r, n). Returns a scalar, at least
+    0, whose gradient at 0 is 0.
 
     >>> nonorthonormality([torch.eye(1, 3), 2.0 * torch.eye(1, 3)])
     tensor(1.5000)
     """
-    products = torch.stack([matrix @ matrix.T for matrix in rows])
+    products = torch.cat([(matrix @ matrix.mT).reshape(-1, matrix.shape[-2], matrix.shape[-2]) for matrix in rows])
     identity = torch.eye(products.shape[-1], dtype=products.dtype, device=products.device)
     lengths: Tensor = torch.linalg.vector_norm(products - identity, dim=(1, 2))
     return lengths.mean()
@@ -113,10 +114,14 @@ class SORSA(Method):
 
     def parameter_terms(self, model: nn.Module, step: Step) -> Terms:
         chosen = step.select(self.where)
-        rows: list[Tensor] = []
+        alike: dict[tuple[int, int], tuple[Adapter, list[Tensor]]] = {}
         for one in chosen:
-            a, b, _ = adapter_of(one).factors(one.leaf)
-            rows += [a, b.T]
+            adapter = adapter_of(one)
+            alike.setdefault((adapter.rows, adapter.columns), (adapter, []))[1].append(one.leaf)
+        rows: list[Tensor] = []
+        for adapter, leaves in alike.values():
+            a, b, _ = adapter.factors(torch.stack(leaves) if len(leaves) > 1 else leaves[0])
+            rows += [a, b.mT]
         value = nonorthonormality(rows) / step.learning_rate(chosen[0].leaf)
         return {"orthonormality": Term(value, self.strength, per_sample=False)}
 
