@@ -47,14 +47,26 @@ class Network(nn.Sequential):
 
 
 class Sweeps(TorchDispatchMode):
-    """Counts operations on nothing but tensors of the parameters' shapes; one on all parameters is a sweep."""
+    """Counts operations on nothing but parameters and numbers of their units; one on all parameters is a sweep.
+
+    Weights are looked at as matrices too, and multiplied with vectors: they are passed over all the same.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         parameters = list(Network().parameters())  # methods may add some, or take some away
-        self._shapes = {one.shape for one in parameters}
+        self._shapes = {shape for one in parameters for shape in self._of(one)}
         self._all = sum(one.numel() for one in parameters)
         self._elements = 0
+
+    @staticmethod
+    def _of(parameter: Tensor) -> Iterator[torch.Size]:
+        yield parameter.shape
+        if parameter.ndim > 1:
+            matrix = parameter.flatten(1)
+            yield torch.Size([len(parameter), *[1] * (parameter.ndim - 1)])
+            yield from (matrix.shape, matrix.T.shape, matrix[0].shape)
+            yield from (matrix[:, :1].shape, matrix[:1].shape)
 
     @property
     def number(self) -> float:
@@ -62,10 +74,13 @@ class Sweeps(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = [one for one in pytree.tree_leaves((args, kwargs)) if isinstance(one, Tensor) and one.ndim]
+        result = func(*args, **(kwargs or {}))
         if tensors and not func.is_view and all(one.shape in self._shapes for one in tensors):
-            swept = args[0] if isinstance(args[0], (list, tuple)) else args[:1]
-            self._elements += sum(one.numel() for one in swept if isinstance(one, Tensor))
-        return func(*args, **(kwargs or {}))
+            if isinstance(args[0], (list, tuple)):
+                self._elements += sum(one.numel() for one in args[0])
+            else:
+                self._elements += max(one.numel() for one in pytree.tree_leaves((tensors, result)))
+        return result
 
 
 @contextmanager
