@@ -90,3 +90,15 @@ def test_a_gradient_passes_where_no_region_is():
     inputs = torch.ones(1, 1, 2, 3, requires_grad=True)
     erased_regions(inputs, [(0, slice(None), slice(0, 1), slice(1, 3))], 0.0).sum().backward()
     assert torch.equal(inputs.grad[0, 0], torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]))
+
+
+@pytest.mark.parametrize("fill", [0.0, "mean", "noise"])
+def test_regions_are_the_same_in_every_precision(fill):
+    """bfloat16, which NumPy has not, is written by torch, and the others by NumPy."""
+    centres, sides = drawn_boxes(50, (32, 32))
+    regions, inputs = regions_inside(centres, sides), torch.randn(50, 3, 32, 32).bfloat16().double()
+    expected = erased_regions(inputs, regions, fill, torch.Generator().manual_seed(1))
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        found = erased_regions(inputs.to(dtype), regions, fill, torch.Generator().manual_seed(1))
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, rtol=2**-7, atol=2e-3)
