@@ -16,7 +16,6 @@ from tikhon.core.passes import RandomState, frozen_statistics
 from tikhon.core.step import Step
 from tikhon.core.strength import Strength, checked
 from tikhon.core.target import Target
-from tikhon.math.random import dropped
 
 
 def linear_decay(blocks: int, p: float) -> list[float]:
@@ -45,7 +44,7 @@ def _forward(block: nn.Module, inputs: Tensor, *args: Any, **options: Any) -> An
     plan: Skipped = block.skipped  # type: ignore[assignment]
     if not block.training or plan.rate == 0.0:
         return type(block).forward(block, inputs, *args, **options)
-    if plan.out and not plan.by_row:
+    if plan.out:
         if not plan.confirmed:
             _confirm(plan, inputs, _without_traces(block, inputs, *args, **options))
         return torch.zeros_like(inputs) if plan.branch else inputs
@@ -53,11 +52,13 @@ def _forward(block: nn.Module, inputs: Tensor, *args: Any, **options: Any) -> An
     if not plan.confirmed:
         _confirm(plan, inputs, outputs)
     change = outputs if plan.branch else outputs - inputs
-    if plan.by_row:
-        change = change * dropped(inputs.new_ones(len(inputs), *[1] * (inputs.ndim - 1)), plan.rate)
-    else:
-        change = change / (1.0 - plan.rate)
+    change = change * _kept_rows(inputs, 1.0 - plan.rate) if plan.by_row else change / (1.0 - plan.rate)
     return change if plan.branch else inputs + change
+
+
+def _kept_rows(inputs: Tensor, share: float) -> Tensor:
+    """A factor for each sample, (B, 1, ...): 1 / share with a chance of `share`, and else 0."""
+    return inputs.new_empty(len(inputs), *[1] * (inputs.ndim - 1)).bernoulli_(share).div_(share)
 
 
 def _without_traces(block: nn.Module, inputs: Tensor, *args: Any, **options: Any) -> Any:
@@ -152,10 +153,13 @@ class StochasticDepth(Method):
 
     def batch(self, inputs: Any, target: Target, step: Step) -> tuple[Any, Target]:
         rates = linear_decay(len(self._blocks), step.value(self.p))
-        # Drawn on the CPU: what is computed is decided without waiting for the device.
-        draws = torch.rand(len(rates), generator=step.generator()).tolist()
-        for block, rate, draw in zip(self._blocks, rates, draws, strict=True):
-            block.rate, block.out = rate, draw < rate
+        for block, rate in zip(self._blocks, rates, strict=True):
+            block.rate = rate
+        if self.mode == "batch":
+            # Drawn on the CPU: what is computed is decided without waiting for the device.
+            draws = torch.rand(len(rates), generator=step.generator()).tolist()
+            for block, draw in zip(self._blocks, draws, strict=True):
+                block.out = draw < block.rate
         return inputs, target
 
     def export(self, model: nn.Module) -> nn.Module:
