@@ -204,11 +204,17 @@ def test_offsets_have_the_radius_and_zero_gradients_give_none():
     assert not torch.stack(ascent_offsets([torch.zeros(3)], 0.7)).any()
 
 
-@pytest.mark.parametrize("size", [1e-30, 1e-5, 1e25])
+@pytest.mark.parametrize("size", [1e-30, 1e-13, 1e-12, 1e-5, 1e12, 1e25])
 def test_gradients_of_any_size_give_the_radius(size):
     """In float32 the square of 1e-30 is 0: divided by that norm, the offset would be immense."""
     offsets = ascent_offsets([size * torch.tensor([3.0]), size * torch.tensor([4.0, 0.0])], 0.5)
     torch.testing.assert_close(torch.cat(offsets), torch.tensor([0.3, 0.4, 0.0]))
+
+
+def test_small_gradients_in_float16_do_not_overflow():
+    """0.5 over their norm does. Below the smallest normal number the offset is shorter than the radius."""
+    (offsets,) = ascent_offsets([torch.tensor([3e-6, 4e-6], dtype=torch.float16)], 0.5)
+    assert 0.0 < float(offsets.norm()) <= 0.5
 
 
 def test_a_negative_radius_is_refused():
