@@ -539,6 +539,8 @@ FUNCTIONS: Mapping[str, Function] = {
         lambda d: (torch.tanh, d.normal(4, 2), d.normal(4, 2), 0.1 * d.positive(4), 0.5), differentiable=False
     ),
     "contractive.score": Function(lambda d: (torch.tanh, d.normal(4, 2), 0.5)),
+    "copies.copied": Function(lambda d: (d.normal(4, 3),)),
+    "copies.is_plain": Function(lambda d: (d.normal(4, 3),), differentiable=False, vmap=False, compiles=False),
     "coral.coral_distance": Function(lambda d: (d.normal(6, 3), F.one_hot(torch.arange(6) % 2).T.double(), True)),
     "coral.covariances": Function(lambda d: (d.normal(6, 3), F.one_hot(torch.arange(6) % 2).T.double())),
     "corrupted_grokking.inverse_participation_ratio": Function(lambda d: (d.normal(4, 7),), bfloat16=False),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tikhon.core.errors import TikhonError
-from tikhon.math.copies import copied
+from tikhon.math.copies import copied, is_plain
 
 Fill = float | Literal["mean", "noise"]
 """What stands where something was erased: a number, each channel's mean over its sample, or standard normal noise."""
@@ -90,7 +90,7 @@ def erased_regions(
     """
     result = copied(inputs)
     # Slices are taken and written by NumPy where it can: torch takes several times as long, longer than to fill them.
-    by_numpy = inputs.is_cpu and not result.requires_grad and inputs.dtype != torch.bfloat16
+    by_numpy = is_plain(result) and result.is_cpu and not result.requires_grad and result.dtype != torch.bfloat16
     pixels: Any = result.numpy() if by_numpy else result
     means = _means(inputs) if fill == "mean" else None
     for region in regions:

@@ -16,16 +16,18 @@ def copied(values: Tensor) -> Tensor:
     A large copy on the CPU costs less, a third on Linux: new memory is handed out page by page, which takes several
     times as long as to fill it. NumPy asks for large pages, where torch does so only under an environment variable.
     """
-    if not values.is_cpu or values.nbytes < LARGE or not values.is_contiguous() or _traced(values):
+    if not values.is_cpu or values.nbytes < LARGE or not values.is_contiguous() or not is_plain(values):
         return values.clone()
     room = torch.from_numpy(np.empty(values.nbytes, np.uint8))
     return room.view(values.dtype).view(values.shape).copy_(values)
 
 
-def _traced(values: Tensor) -> bool:
-    """Whether something else than its values stands behind the tensor: a compiler, a transform, a subclass."""
-    return (
-        torch.compiler.is_compiling()
-        or type(values) is not Tensor
-        or torch._C._functorch.is_functorch_wrapped_tensor(values)
-    )
+def is_plain(values: Tensor) -> bool:
+    """Whether nothing stands behind a tensor but its values: no compiler, no transform of torch.func, no subclass.
+
+    >>> is_plain(torch.ones(2)), is_plain(torch.nn.Parameter(torch.ones(2)))
+    (True, False)
+    """
+    if torch.compiler.is_compiling() or type(values) is not Tensor:
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(values)
