@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch.nn.utils import clip_grad_norm_
 
 from tikhon.core.card import Card
@@ -52,4 +53,11 @@ class ClipGradNorm(Method):
         self.where = where
 
     def gradients(self, parameters: Sequence[Selected], step: Step) -> None:
-        clip_grad_norm_([one.leaf for one in parameters], step.value(self.max_norm))
+        bound = step.value(self.max_norm)
+        gradients = [gradient for one in parameters if (gradient := one.leaf.grad) is not None]
+        if not gradients or not all(gradient.is_cpu for gradient in gradients):
+            clip_grad_norm_([one.leaf for one in parameters], bound)
+            return
+        # As torch computes it, which sorts by device and precision first, and takes a third of its time for that.
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        torch._foreach_mul_(gradients, (bound / (norm + 1e-6)).clamp_max(1.0))

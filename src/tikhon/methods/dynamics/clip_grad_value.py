@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch.nn.utils import clip_grad_value_
+import torch
 
 from tikhon.core.card import Card
 from tikhon.core.method import Method
@@ -53,4 +53,8 @@ class ClipGradValue(Method):
         self.where = where
 
     def gradients(self, parameters: Sequence[Selected], step: Step) -> None:
-        clip_grad_value_([one.leaf for one in parameters], step.value(self.max_value))
+        bound = step.value(self.max_value)
+        gradients = [gradient for one in parameters if (gradient := one.leaf.grad) is not None]
+        if gradients:
+            torch._foreach_clamp_min_(gradients, -bound)
+            torch._foreach_clamp_max_(gradients, bound)
