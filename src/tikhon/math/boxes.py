@@ -93,13 +93,16 @@ def erased_regions(
     by_numpy = is_plain(result) and result.is_cpu and not result.requires_grad and result.dtype != torch.bfloat16
     pixels: Any = result.numpy() if by_numpy else result
     means = _means(inputs) if fill == "mean" else None
+    room = torch.empty(math.prod(inputs.shape[1:]), device=inputs.device)  # where noise is drawn, for one after another
+    noise: Any = room.numpy() if by_numpy else room
     for region in regions:
         hole = pixels[region]
         if means is not None:
             hole[...] = means[region[0]]
         elif fill == "noise":
-            noise = torch.randn(hole.shape, generator=generator, device=inputs.device)
-            hole[...] = noise.numpy() if by_numpy else noise
+            count = math.prod(hole.shape)
+            room[:count].normal_(generator=generator)
+            hole[...] = noise[:count].reshape(hole.shape)
         else:
             hole[...] = fill
     return result
