@@ -789,10 +789,10 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "perp_grad.orthogonal_to": Function(lambda d: (pair(d), pair(d)), vmap=False),
     "perp_grad.with_norms_of": Function(lambda d: (pair(d), pair(d)), vmap=False),
-    "quantization.quantization_noise": Function(
-        lambda d: (d.normal(4, 3), d.positive(2, 4, 3), d.probabilities(2), d.positive(2) + 1.0), differentiable=False
-    ),
     "quantization.step_size": Function(lambda d: (d.normal(4, 3), 4), differentiable=False),
+    "quantization.with_quantization_noise": Function(
+        lambda d: (d.normal(4, 3), d.normal(2, 4, 3), d.probabilities(2), d.positive(2) + 1.0), differentiable=False
+    ),
     "r_drop.symmetric_divergence": Function(lambda d: (d.probabilities(5, 3), d.probabilities(5, 3))),
     "random.dropped": Function(lambda d: (d.normal(4, 3), 0.0)),
     "random_erasing.rectangles": Function(

@@ -1,10 +1,12 @@
-"""Draws: dropout by a rate in a tensor."""
+"""Draws: dropout by a rate in a tensor, and uniform draws of sixteen bits."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from tikhon.math.random import dropped
+from tikhon.math.random import centred, dropped
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -41,3 +43,26 @@ def test_rates_of_rows_drop_by_row_and_by_the_generator_that_is_given():
     assert not torch.equal(found, dropped(features, rates, torch.Generator().manual_seed(2)))
     assert torch.equal(torch.get_rng_state(), state)
     torch.testing.assert_close((found == 0).double().mean(1), rates[:, 0].double(), rtol=0, atol=0.03)
+
+
+def test_centred_draws_are_uniform_symmetric_and_independent():
+    torch.manual_seed(0)
+    draws = centred((1003, 999), torch.float64, CPU)
+    assert draws.shape == (1003, 999)
+    assert (draws.min(), draws.max()) == (-0.5 + 2.0**-16, 0.5 - 2.0**-16)
+    found = torch.histc(draws, 64, -0.5, 0.5)
+    expected = draws.numel() / 64
+    assert ((found - expected) ** 2 / expected).sum() < 110  # chi-squared of 63 degrees: above in 2 of 10,000 seeds
+    assert draws.mean().abs() < 4 * draws.std() / draws.numel() ** 0.5
+    for lag in (1, 2, 3, 4):  # neighbours are parts of one word
+        moved = draws.flatten()
+        correlation = (moved[lag:] * moved[:-lag]).mean() / draws.var()
+        assert correlation.abs() < 4 / draws.numel() ** 0.5
+
+
+def test_centred_draws_follow_the_global_generator():
+    torch.manual_seed(0)
+    first = centred((5,), torch.float32, CPU)
+    assert not torch.equal(first, centred((5,), torch.float32, CPU))
+    torch.manual_seed(0)
+    assert torch.equal(first, centred((5,), torch.float32, CPU))

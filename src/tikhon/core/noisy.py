@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from tikhon.core.mixed import Choice, choices
 from tikhon.core.units import LAYERS
-from tikhon.math.quantization import quantization_noise
+from tikhon.math.quantization import with_quantization_noise
+from tikhon.math.random import centred
 
 
 class Noise(nn.Module):
@@ -32,8 +32,8 @@ class Noise(nn.Module):
     def noisy(self, values: Tensor) -> Tensor:
         """The values with independent noise for every width, times its share."""
         choice, operation = self.decides
-        uniform = torch.rand(len(self.levels), *values.shape, dtype=values.dtype, device=values.device)
-        return values + quantization_noise(values, uniform, choice.within(operation), self.levels)
+        draws = centred((len(self.levels), *values.shape), values.dtype, values.device)
+        return with_quantization_noise(values, draws, choice.within(operation), self.levels)
 
     def enter(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         self.in_pass = True

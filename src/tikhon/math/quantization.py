@@ -58,20 +58,20 @@ def step_size(values: Tensor, bits: int) -> Tensor:
     return step
 
 
-def quantization_noise(values: Tensor, uniform: Tensor, shares: Tensor, levels: Tensor) -> Tensor:
-    """sum_b p_b Delta_b (u_b - 1/2): the error of rounding the values to b bits, by the share of each width.
+def with_quantization_noise(values: Tensor, draws: Tensor, shares: Tensor, levels: Tensor) -> Tensor:
+    """v + sum_b p_b Delta_b u_b: the values with the error of rounding them to b bits, by the share of each width.
 
-    values: any shape; uniform: u, (n, *that shape), draws from [0, 1); shares: p, (n,); levels: 2^b - 1 of every width,
-    (n,). Each noise has mean 0 and variance Delta_b^2 / 12. Returns as values; the gradient with respect to the values
-    is 0 (Shvetsov et al. 2022, arXiv 2208.14839).
+    values: v, any shape; draws: u, (n, *that shape), uniform in (-1/2, 1/2); shares: p, (n,); levels: 2^b - 1 of every
+    width, (n,). Each noise has mean 0 and variance Delta_b^2 / 12. Returns as values; through the noise no gradient
+    flows to them (Shvetsov et al. 2022, arXiv 2208.14839).
 
     >>> one = torch.ones(1)
-    >>> quantization_noise(torch.tensor([0.0, 3.0]), torch.tensor([[0.0, 0.75]]), shares=one, levels=3.0 * one)
-    tensor([-0.5000,  0.2500])
+    >>> with_quantization_noise(torch.tensor([0.0, 3.0]), torch.tensor([[-0.5, 0.25]]), shares=one, levels=3.0 * one)
+    tensor([-0.5000,  3.2500])
     """
-    weights = (shares * (_span(values) / levels)).to(uniform.dtype)
+    weights = (shares * (_span(values) / levels)).to(values.dtype)
     # One product of a matrix and a vector, forward and backward, however many widths there are.
-    return (weights @ uniform.flatten(1)).view(values.shape) - 0.5 * weights.sum()
+    return torch.addmv(values.flatten(), draws.flatten(1).t(), weights).view(values.shape)
 
 
 def _span(values: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from tikhon import TikhonError
 from tikhon.blocks.quantization.aqt import AQTConv2d, quantize_aqt
 from tikhon.core.mixed import Choice, Mixed, choices
 from tikhon.core.noisy import Noise, bit_operations
-from tikhon.math.quantization import quantization_noise, step_size
+from tikhon.math.quantization import step_size, with_quantization_noise
+from tikhon.math.random import centred
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -45,7 +46,9 @@ def test_noise_is_as_large_as_the_error_of_rounding(bits: int) -> None:
     generator = torch.Generator().manual_seed(0)
     values, uniform = (torch.rand(400_000, generator=generator, dtype=torch.float64) for _ in range(2))
     step = step_size(values, bits)
-    noise = quantization_noise(values, uniform[None], torch.ones(1), torch.tensor([2.0**bits - 1.0]))
+    noise = (
+        with_quantization_noise(values, uniform[None] - 0.5, torch.ones(1), torch.tensor([2.0**bits - 1.0])) - values
+    )
     error = torch.round(values / step) * step - values
     assert noise.abs().max() <= step / 2
     assert noise.mean().abs() < 0.01 * step
@@ -135,7 +138,10 @@ def test_a_layer_adds_the_noise_of_every_width_by_its_share_to_weight_and_input(
     found = model(x)
     torch.manual_seed(3)
     noises = [
-        sum(s * step_size(v, b) * (torch.rand_like(v) - 0.5) for s, b in zip(shares, (2, 4), strict=True))
+        sum(
+            s * step_size(v, b) * u
+            for s, b, u in zip(shares, (2, 4), centred((2, *v.shape), v.dtype, v.device), strict=True)
+        )
         for v in (x, weight)
     ]
     torch.testing.assert_close(found, F.linear(x + noises[0], weight + noises[1]))
