@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -39,10 +40,12 @@ def spectrally_normalised(weight: Tensor, u: Tensor, v: Tensor, dim: int = 0) ->
 
     weight: of two or more dimensions; u, v: (m,), (n,), its leading singular vectors, held constant; 0 for W = 0.
     """
-    with torch.autocast(weight.device.type, enabled=False):  # the norm is a quotient's denominator: in full precision
+    kind = weight.device.type
+    # The norm is a quotient's denominator: in full precision.
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
         sigma = torch.vdot(u, as_matrix(weight, dim) @ v)
     # The gradient of a product passes over the weight less often than that of a quotient.
-    return weight * sigma.masked_fill(sigma == 0, 1.0).reciprocal()
+    return weight * (sigma + (sigma == 0)).reciprocal()
 
 
 def as_matrix(weight: Tensor, dim: int = 0) -> Tensor:
