@@ -25,4 +25,4 @@ def rows_before(features: object, rows: int, method: str) -> Tensor:
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) % max(rows, 1):
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise TikhonError(f"{method} reads features ({rows}, D), one row a sample; these are {shape}. Choose at=.")
-    return features.reshape(-1, rows, features.shape[1]).mean(0)
+    return features if len(features) == rows else features.reshape(-1, rows, features.shape[1]).mean(0)

@@ -75,7 +75,7 @@ class PerSampleMemory(nn.Module):
     def _stage(self, ids: Tensor, rows: Tensor) -> None:
         start = sum(map(len, self._ids))
         place = torch.arange(start, start + len(ids), device=ids.device)
-        finite = rows.reshape(len(rows), -1).isfinite().all(1)
+        finite = (rows.reshape(len(rows), -1) * 0.0).sum(1) == 0.0  # NaN where one is not; a sum of rows may overflow
         # Later rows have the larger place, so the greatest place is the last row written: no order of writes matters.
         self._slots(ids.device).scatter_reduce_(0, ids, torch.where(finite, place, -1), "amax")
         self._ids.append(ids)
@@ -90,11 +90,11 @@ class PerSampleMemory(nn.Module):
             self._allocate(like)
         if self.table is None:
             raise TikhonError("This memory was read before anything was written to it.")
-        rows = self.table[ids]
+        rows = self.table.index_select(0, ids)
         if not self._ids:
             return rows
-        slot = self._slots(ids.device)[ids]
-        staged = torch.cat(self._rows)[slot.clamp_min(0)]
+        slot = self._slots(ids.device).index_select(0, ids)
+        staged = _joined(self._rows).index_select(0, slot.clamp_min(0))
         return torch.where((slot >= 0).reshape(-1, *[1] * (rows.ndim - 1)), staged, rows)
 
     @property
@@ -111,8 +111,8 @@ class PerSampleMemory(nn.Module):
         if not self._ids:
             return
         assert self.table is not None
-        ids = torch.cat(self._ids)
-        self.table[ids] = self.read(ids)
+        ids = _joined(self._ids)
+        self.table.index_copy_(0, ids, self.read(ids))  # of an id that is repeated, the same row each time
         self.rewind(0)
 
     def rewind(self, writes: int) -> None:
@@ -120,7 +120,7 @@ class PerSampleMemory(nn.Module):
         if len(self._ids) <= writes:
             return
         kept = list(zip(self._ids[:writes], self._rows[:writes], strict=True))
-        self._slots(self._ids[0].device)[torch.cat(self._ids)] = -1
+        self._slots(self._ids[0].device).index_fill_(0, _joined(self._ids), -1)
         self._ids, self._rows = [], []
         for ids, rows in kept:
             self._stage(ids, rows)
@@ -142,3 +142,8 @@ class PerSampleMemory(nn.Module):
         self.table = state["table"].to(device, copy=True)
         for ids, rows in zip(state["ids"], state["rows"], strict=True):
             self._stage(ids.to(device), rows.to(device))
+
+
+def _joined(writes: list[Tensor]) -> Tensor:
+    """One after another; most steps write once, and need no copy."""
+    return writes[0] if len(writes) == 1 else torch.cat(writes)

@@ -114,6 +114,8 @@ class Target:
     @property
     def dominant(self) -> Tensor:
         """The value of the part that is most of its row, the own sample where shares are equal; (B, ...)."""
+        if len(self.parts) == 1:
+            return self.value
         shares = [part.share * torch.ones(len(self), device=self.value.device) for part in self.parts]
         values = torch.stack([part.value for part in self.parts])
         return values[torch.stack(shares).argmax(0), torch.arange(len(self), device=self.value.device)]
