@@ -8,7 +8,7 @@ import torch
 from benchmarks.harness import Pair, case
 from tikhon.math.dependence import distance_covariance
 
-SORTED = "dcor sorts scalars, compiled by numba; ours compares all pairs up to 800, and merges beyond"
+SORTED = "dcor sorts scalars, compiled by numba; ours compares all pairs up to 450, and blocks of them beyond"
 
 
 def pair(n: int, d: int, unbiased: bool, method: str) -> Pair:

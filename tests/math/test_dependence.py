@@ -65,6 +65,13 @@ def test_many_scalars_in_single_precision_lose_nothing_in_sums() -> None:
     assert float(found) == pytest.approx(float(by_pairs(x.double(), y.double())), rel=1e-6)
 
 
+def test_the_gradient_of_many_scalars_has_none_of_its_own() -> None:
+    x, y = drawn(PAIRS + 1).requires_grad_(), drawn(PAIRS + 1, seed=1)
+    (gradient,) = torch.autograd.grad(distance_covariance(x, y).square(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_it_sees_what_correlation_does_not_and_nothing_where_nothing_is() -> None:
     x = torch.linspace(-1.0, 1.0, 201, dtype=torch.float64)
     assert float(torch.corrcoef(torch.stack([x, x.square()]))[0, 1]) == pytest.approx(0.0, abs=1e-12)

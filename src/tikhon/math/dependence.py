@@ -7,9 +7,9 @@ from torch import Tensor
 
 from tikhon.core.errors import TikhonError
 from tikhon.math.precision import at_least_float32
-from tikhon.math.scalar_distances import scalar_sums
+from tikhon.math.scalar_distances import scalar_covariance
 
-PAIRS = 800
+PAIRS = 450
 """So many scalars, at most, are compared pair by pair: for fewer that is the faster way."""
 
 
@@ -21,8 +21,8 @@ def distance_covariance(x: Tensor, y: Tensor, unbiased: bool = False) -> Tensor:
     x: (n,) or (n, d); y: (n,) or (n, e); Euclidean distances; unbiased: U-centred (sums over n - 2 and (n - 1)(n - 2),
     of which the mean is over n (n - 3)), whose expectation is that of the population and 0 under independence, so that
     it may be negative; needs four samples. Returns a scalar, differentiable; the gradient at equal points is 0.
-    Memory: two matrices (n, n), whatever d; for more than a few hundred scalars n alone, and time n log n. Sources:
-    Szekely, Rizzo, Bakirov 2007; Szekely, Rizzo 2014, arXiv 1310.2926.
+    Memory: two matrices (n, n), whatever d; for more than a few hundred scalars n alone, and time n log n, and then the
+    gradient has no gradient. Sources: Szekely, Rizzo, Bakirov 2007; Szekely, Rizzo 2014, arXiv 1310.2926.
 
     >>> x = torch.tensor([0.0, 1.0, 2.0, 3.0])
     >>> distance_covariance(x, x.square()), distance_covariance(x, torch.ones(4))
@@ -34,28 +34,25 @@ def distance_covariance(x: Tensor, y: Tensor, unbiased: bool = False) -> Tensor:
     if n < (4 if unbiased else 1):
         least = "four samples without bias" if unbiased else "a sample"
         raise TikhonError(f"Distance covariance needs at least {least}, not {n}.")
-    if n > PAIRS and x[0].numel() == y[0].numel() == 1:
-        product, across, total = scalar_sums(x.flatten(), y.flatten())
-    else:
-        product, across, total = _pair_sums(x, y)
-    if unbiased:
-        value: Tensor = (product - 2.0 * across / (n - 2) + total / ((n - 1) * (n - 2))) / (n * (n - 3))
-    else:
-        value = (product - 2.0 * across / n + total / n**2) / n**2
-    return value.to(torch.promote_types(x.dtype, y.dtype))
+    if n > PAIRS and x.numel() == y.numel() == n:
+        value = scalar_covariance(x.flatten().double(), y.flatten().double(), unbiased)
+        return value.to(torch.promote_types(x.dtype, y.dtype))
+    product, rows, columns = _pair_sums(x, y)
+    one, two, divisor = (n - 1, n - 2, n * (n - 3)) if unbiased else (n, n, n**2)
+    # from sums of rows alone: centring a matrix takes longer than the product of two
+    columns = torch.sub(columns, columns.sum(), alpha=0.5 / one)
+    return torch.sub(product, torch.dot(rows, columns), alpha=2.0 / two) / divisor
 
 
 def _pair_sums(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """sum_ij a_ij b_ij, sum_i a_i b_i and sum_i a_i sum_i b_i of distances a and b and the sums of their rows."""
+    """sum_ij a_ij b_ij of distances a and b, and the sums of their rows, (n,)."""
     a, b = _distances(x), _distances(y)
-    rows, columns = a.sum(1), b.sum(1)
-    # the centred product from sums of rows alone: centring a matrix takes longer than the product of two
-    return torch.dot(a.flatten(), b.flatten()), rows @ columns, rows.sum() * columns.sum()
+    return torch.dot(a.flatten(), b.flatten()), a.sum(1), b.sum(1)
 
 
 def _distances(x: Tensor) -> Tensor:
     """(n, n), by differences: from squares, those of near points are lost in rounding."""
-    points = x if x.ndim == 2 else x[:, None]
-    if points.shape[1] == 1:
-        return (points - points.T).abs_()  # in place: fresh memory takes many times as long as the arithmetic
-    return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    if x.numel() == len(x):
+        x = x.flatten()
+        return (x.unsqueeze(1) - x).abs_()  # in place: fresh memory takes many times as long as the arithmetic
+    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
