@@ -18,6 +18,8 @@ PARTS = 16
 
 def scalar_covariance(x: Tensor, y: Tensor, unbiased: bool) -> Tensor:
     """As `dependence.distance_covariance`; x, y: (n,), float64. Differentiable once; 0 where values are equal."""
+    if not (x.requires_grad or y.requires_grad):  # what a graph takes is a fifth of the time for a thousand
+        return _Covariance.forward(x, y, unbiased)
     value: Tensor = _Covariance.apply(x, y, unbiased)  # type: ignore[no-untyped-call]
     return value
 
