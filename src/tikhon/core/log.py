@@ -15,7 +15,7 @@ from tikhon.core.strength import resolve
 from tikhon.core.tuning import Tuning
 
 
-def numbers(plan: Plan, run: Run, parts: Mapping[str, Tensor], tuning: Tuning | None) -> dict[str, float]:
+def numbers(plan: Plan, run: Run, parts: Mapping[str, Tensor | float], tuning: Tuning | None) -> dict[str, float]:
     """As `Recipe.log` says. parts: the parts of the latest loss. Waits for the device."""
     values = {f"loss/{name}": float(value) for name, value in parts.items()}
     for entry in plan.entries:

@@ -26,7 +26,7 @@ class Objective:
 
     def __init__(self, plan: Plan, run: Run, loss: Loss, smoothing: float) -> None:
         self.plan, self.run, self.loss, self.smoothing = plan, run, loss, smoothing
-        self.values: dict[str, Tensor] = {}  # the parts of the latest loss, detached, for logs and diagnosis
+        self.values: dict[str, Tensor | float] = {}  # the parts of the latest loss, for logs and diagnosis
         self.parts: Parts | None = None  # those of `again` with their graphs, where somebody asked by giving a dict
         self.reads_samples = plan.acts("batch", "remember", "targets", "terms", "evaluate") or smoothing > 0.0
 
@@ -53,7 +53,11 @@ class Objective:
             loss = self.loss.mean(output, value)
         except (IndexError, RuntimeError, ValueError):
             return None
-        return self._alone(loss) if math.isfinite(loss.item()) else None
+        number = loss.item()
+        if not math.isfinite(number):
+            return None
+        self.values = {"task": number}
+        return loss
 
     def first(self, output: Tensor, target: Target, total: Total | None, ignored: bool) -> tuple[Tensor, Target]:
         """The pass that writes per-sample state; returns the loss and the final target, for repetitions."""
@@ -161,7 +165,7 @@ class Objective:
 
     def diverged(self, value: float, penalties: Mapping[str, Tensor]) -> Diverged:
         """Names the part of the loss, or the penalty in it, that is NaN or infinite. value: that of the loss."""
-        parts = {**self.values, **penalties}
+        parts: dict[str, Tensor | float] = {**self.values, **penalties}
         broken = [name for name, part in parts.items() if not math.isfinite(float(part))]
         where = ", ".join(broken) or "the sum of its terms"
         return Diverged(

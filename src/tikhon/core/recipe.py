@@ -271,7 +271,7 @@ class Recipe:
         `METHOD/STRENGTH/at_bound`, for how many tuning steps on end it has been at a bound, and
         `skipped/hypergradients`, tuning steps without effect because a hypergradient was not finite.
         """
-        parts = {**self._objective.values, **self._window.penalty_values}
+        parts: dict[str, Tensor | float] = {**self._objective.values, **self._window.penalty_values}
         return log.numbers(self._plan, self._run, parts, self._training.tuning)
 
     @property

@@ -104,9 +104,7 @@ class SaRA(Method):
         self.threshold, self.share, self.reselect = threshold, share, reselect
         self.strength = checked("strength", strength, low=0.0)
         self.where, self.freeze = where, freeze
-        self.trained = (
-            Snapshot()
-        )  # 1 for entries that train, 0 for others: numbers, which multiply much faster than bool
+        self.trained = Snapshot()  # 1 for entries that train and 0 for others, as numbers: these multiply fastest
         self.kept = Snapshot()  # the values of those that do not, and 0 for others
         self.begun_anew = False
         self._stopped: list[nn.Parameter] = []
