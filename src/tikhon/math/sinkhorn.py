@@ -84,9 +84,15 @@ def default_tolerance(cost: Tensor, epsilon: float) -> float:
 def plan_of(cost: Tensor, potentials: Potentials, epsilon: float | Tensor) -> Tensor:
     """P_ij = exp((f_i + g_j - C_ij) / epsilon), at least 1e-34: cost (n, m), potentials (n,) and (m,) -> (n, m)."""
     # in place: at a thousand points, fresh memory for every operation takes longer than the arithmetic
-    exponents = (potentials[0][:, None] - cost).add_(potentials[1]).div_(epsilon)
-    # with results below the smallest normal number an exponential takes thirty times longer, a product three times
-    return exponents.clamp_min_(0.9 * math.log(torch.finfo(cost.dtype).tiny)).exp_()
+    return _exponentials((potentials[0][:, None] - cost).add_(potentials[1]).div_(epsilon))
+
+
+def _exponentials(x: Tensor) -> Tensor:
+    """e^x, at least 1e-34, written over x.
+
+    With results below the smallest normal number an exponential takes thirty times longer, a product three times.
+    """
+    return x.clamp_min_(0.9 * math.log(torch.finfo(x.dtype).tiny)).exp_()
 
 
 def marginal_error(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -172,7 +178,7 @@ def sinkhorn_step(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, epsilon: float 
 def _logsumexp(x: Tensor, dim: int) -> Tensor:
     """`torch.logsumexp` of finite numbers that are not needed any more: x is written over."""
     peak = x.detach().amax(dim, keepdim=True)
-    return x.sub_(peak).exp_().sum(dim).log() + peak.squeeze(dim)
+    return _exponentials(x.sub_(peak)).sum(dim).log() + peak.squeeze(dim)
 
 
 def entropic_cost(cost: Tensor, a: Tensor, b: Tensor, epsilon: float | Tensor, iterations: int = 100) -> Tensor:

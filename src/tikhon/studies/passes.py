@@ -43,6 +43,7 @@ PASSES: dict[str, Passes] = {
     "l2": Passes(sweeps=2),
     "mask_tuning": Passes(forward=1, backward=1, sweeps=11),
     "mean_teacher": Passes(forward=1, sweeps=1),
+    "orth_conv": Passes(sweeps=1),
     "perp_grad": Passes(sweeps=9),
     "quant_nas": Passes(sweeps=1),
     "sam": Passes(forward=1, backward=1, sweeps=5),
