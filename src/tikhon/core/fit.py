@@ -146,16 +146,15 @@ def _shown(state: Mapping[str, Any], name: str) -> str:
 
 def _epoch(model: nn.Module, recipe: Recipe, optimizer: torch.optim.Optimizer, rows: Any) -> float:
     model.train()
-    total: Tensor | float = 0.0  # stays on the device: a look at it in every step would wait for the step
-    count = 0
+    losses, sizes = [], []  # they stay on the device: a look at one in every step would wait for the step
     for index, inputs, target in rows:
         optimizer.zero_grad()
         loss = recipe.loss(inputs, target, index=index)
         loss.backward()
         optimizer.step()
-        total = total + loss.detach() * len(index)
-        count += len(index)
-    return float(total / count)
+        losses.append(loss.detach())
+        sizes.append(len(index))
+    return float(torch.stack(losses).double().cpu() @ torch.tensor(sizes, dtype=torch.float64)) / sum(sizes)
 
 
 def _measure(model: nn.Module, recipe: Recipe, metrics: dict[str, Metric], history: History) -> None:
