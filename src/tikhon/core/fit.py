@@ -154,7 +154,7 @@ def _epoch(model: nn.Module, recipe: Recipe, optimizer: torch.optim.Optimizer, r
         optimizer.step()
         losses.append(loss.detach())
         sizes.append(len(index))
-    return float(torch.stack(losses).double().cpu() @ torch.tensor(sizes, dtype=torch.float64)) / sum(sizes)
+    return float(torch.stack(losses).cpu().double() @ torch.tensor(sizes, dtype=torch.float64)) / sum(sizes)
 
 
 def _measure(model: nn.Module, recipe: Recipe, metrics: dict[str, Metric], history: History) -> None:
