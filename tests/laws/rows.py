@@ -465,10 +465,10 @@ FUNCTIONS: Mapping[str, Function] = {
     ),
     "agc.adaptively_clipped": Function(lambda d: (pair(d), pair(d), 0.1, 1e-3), vmap=False),
     "agc.unitwise_norms": Function(lambda d: (pair(d),), vmap=False),
-    "ascent.ascent_offsets": Function(lambda d: (pair(d), 0.05), differentiable=False, vmap=False),
+    "ascent.ascent_offsets": Function(lambda d: (pair(d), 0.05), differentiable=False, vmap=False, compiles=False),
     "ascent.relative_ascent_offsets": Function(lambda d: (pair(d), pair(d), 0.05), differentiable=False, vmap=False),
     "ascent.scaled_ascent_offsets": Function(
-        lambda d: ([one.abs() for one in pair(d)], pair(d), 0.05), differentiable=False, vmap=False
+        lambda d: ([one.abs() for one in pair(d)], pair(d), 0.05), differentiable=False, vmap=False, compiles=False
     ),
     "attacks.dual_norm": Function(lambda d: (d.normal(4, 3), "2")),
     "attacks.projected_ascent": Function(
@@ -826,7 +826,9 @@ FUNCTIONS: Mapping[str, Function] = {
         differentiable=False,
         vmap=False,
     ),
-    "scalar_distances.scalar_sums": Function(lambda d: (d.normal(70), d.normal(70))),
+    "scalar_distances.scalar_covariance": Function(
+        lambda d: (d.normal(70), d.normal(70), False), bfloat16=False, vmap=False
+    ),
     "shares.capped_shares": Function(
         lambda d: (d.positive(3, 5), d.positive(3, 1), 2.0 * torch.ones(3, 1, dtype=torch.float64), d.positive(3, 5)),
         bfloat16=False,

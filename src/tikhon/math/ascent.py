@@ -41,7 +41,7 @@ def _factor(gradients: Sequence[Tensor], radius: float) -> Tensor | None:
 
     None in float16 too, where the quotient of moderate numbers overflows.
     """
-    if not gradients[0].is_cpu or gradients[0].dtype == torch.float16 or torch.compiler.is_compiling():
+    if not gradients[0].is_cpu or gradients[0].dtype == torch.float16:
         return None
     norm = _norm(gradients)
     return radius / norm if MODERATE[0] < norm.item() < MODERATE[1] else None
